@@ -1,0 +1,133 @@
+"""The nouns. All frozen: a changed row is another row.
+
+Times are integers: microseconds since the epoch, UTC (`_ns` where the kernel counts nanoseconds).
+Paths are bytes, relative to the root of their watch, without a leading or trailing slash.
+"""
+
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
+
+State = Literal[
+    "untracked",
+    "settling",
+    "ready",
+    "processing",
+    "failed",
+    "quarantined",
+    "done",
+    "held",
+    "gone",
+]
+Event = Literal[
+    "discover",
+    "change",
+    "settle",
+    "start",
+    "succeed",
+    "fail",
+    "reject",
+    "interrupt",
+    "retry",
+    "vanish",
+    "move",
+    "hold",
+    "release",
+    "skip",
+    "reset",
+]
+Plan = Literal["process", "remove"]
+
+
+class Key(NamedTuple):
+    """What names a file: its watch and its path below that watch's root."""
+
+    watch: str
+    path: bytes
+
+    @property
+    def directory(self) -> bytes:
+        """The path of the folder that holds the file; empty for the root itself."""
+        return self.path.rpartition(b"/")[0]
+
+    @property
+    def name(self) -> bytes:
+        """The last component of the path."""
+        return self.path.rpartition(b"/")[2]
+
+
+class Fingerprint(NamedTuple):
+    """What one `lstat` of a regular file tells about its content."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    ino: int
+    dev: int
+
+    @property
+    def content(self) -> str:
+        """The content's identity as far as `stat` knows it: inode, size and mtime.
+
+        ctime is left out: a handler that sets a mode or makes a hard link would otherwise see
+        its own work as a change, for ever. The device is left out: its number is not stable
+        across mounts.
+        """
+        return f"{self.ino:x}-{self.size:x}-{self.mtime_ns:x}"
+
+
+class Row(Struct, frozen=True, gc=False):
+    """One file as the ledger knows it. `version` counts its transitions, without gaps."""
+
+    id: int
+    key: Key
+    state: State = "untracked"
+    version: int = 0
+    step: str | None = None
+    plan: Plan = "process"
+    attempt: int = 0
+    failures: int = 0
+    interruptions: int = 0
+    seen: Fingerprint | None = None
+    done: str | None = None
+    at: int = 0
+    due_at: int | None = None
+    error: str | None = None
+
+
+class Trigger(Struct, frozen=True):
+    """A reason to touch a file. `look` compares disk and row; every other event names itself.
+
+    `row` is the sender's knowledge, which the ledger's version check keeps honest. `seen` is the
+    fingerprint that stood at least the quiet time ago, for the alarm that waited for it.
+    """
+
+    key: Key
+    event: Event | Literal["look"]
+    cause: str
+    row: Row | None = None
+    seen: Fingerprint | None = None
+    error: str | None = None
+    duration_ms: float | None = None
+
+
+class Transition(Struct, frozen=True, gc=False):
+    """One committed, or to be committed, step of a life: the row before and the row after."""
+
+    before: Row
+    after: Row
+    event: Event
+    attempt_id: str
+    node: str
+    guard: str | None = None
+    cause: str | None = None
+    evidence: str | None = None
+    error: str | None = None
+    duration_ms: float | None = None
+
+
+class Refused(Struct, frozen=True, gc=False):
+    """A trigger that the life cycle does not allow: `guard` is the last one that said no."""
+
+    guard: str
+    reason: str

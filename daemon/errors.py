@@ -1,0 +1,70 @@
+"""Every error that treewarden raises on purpose, and the exit code that each one means.
+
+    TreewardenError
+    +-- ConfigError          78  the configuration cannot be used; carries every problem
+    +-- StoreError
+    |   +-- StoreUnavailable 74  the database cannot be read or written now; it may come back
+    |   +-- StoreTooNew      78  the database was written by a newer treewarden
+    +-- AlreadyRunning       75  another daemon holds this state folder
+
+An error says what failed, where, and what to do about it.
+"""
+
+from typing import NamedTuple
+
+
+class TreewardenError(Exception):
+    """The root of all of them; `exit_code` follows sysexits.h."""
+
+    exit_code = 70
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with a configuration or its surroundings."""
+
+    file: str
+    line: int | None
+    key: str
+    found: str
+    remedy: str
+
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        key = f" {self.key}:" if self.key else ""
+        return f"{where}:{key} {self.found}; {self.remedy}"
+
+
+class ConfigError(TreewardenError):
+    """The configuration cannot be used; `problems` holds all that was found, not only the first."""
+
+    exit_code = 78
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+class StoreError(TreewardenError):
+    """Something about the database."""
+
+    exit_code = 74
+
+
+class StoreUnavailable(StoreError):  # noqa: N818 - a state of the store, and read as one
+    """The database cannot be read or written now: locked, full, read-only, or an I/O error."""
+
+
+class StoreTooNew(StoreError):  # noqa: N818 - as above
+    """The database has a schema that this program does not know."""
+
+    exit_code = 78
+
+
+class AlreadyRunning(TreewardenError):  # noqa: N818 - as above
+    """Another daemon holds the state folder. `pid` is the holder's, 0 where it is unreadable."""
+
+    exit_code = 75
+
+    def __init__(self, message: str, pid: int) -> None:
+        super().__init__(message)
+        self.pid = pid
