@@ -131,3 +131,32 @@ class Refused(Struct, frozen=True, gc=False):
 
     guard: str
     reason: str
+
+
+class Record(Struct, frozen=True, gc=False):
+    """A transition as it is kept and as it is told: a row of `transitions`, a line of the log.
+
+    `seq` orders the records of one ledger. It may have gaps; a file's `version` has none.
+    """
+
+    seq: int
+    file_id: int
+    watch: str
+    path: bytes
+    event: str
+    from_state: str
+    to_state: str
+    version: int
+    attempt_id: str
+    node: str
+    at: int
+    guard: str | None = None
+    cause: str | None = None
+    evidence: str | None = None
+    step: str | None = None
+    attempt: int | None = None
+    duration_ms: float | None = None
+    size: int | None = None
+    due_at: int | None = None
+    old_path: bytes | None = None
+    error: str | None = None

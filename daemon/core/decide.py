@@ -1,0 +1,169 @@
+"""From a row, a trigger and the evidence to a `Transition`, or to a `Refused`. Pure.
+
+`compare` is the eye: it tells which event the difference between disk and row calls for.
+`decide` is the will: it asks the life cycle for the edge and works out the row that follows.
+"""
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from daemon.core.facts import Facts
+from daemon.core.lifecycle import Edge, choose
+from daemon.core.model import Event, Refused, Row, State, Transition, Trigger
+
+# After these the file is compared with the disk once more: what changed under the handler's
+# hands must not wait for the next scan.
+OUTCOMES: frozenset[str] = frozenset({"succeed", "fail", "reject", "interrupt"})
+
+Advance = Callable[[Facts, State, str | None], Row]
+
+
+def compare(facts: Facts) -> Event | None:
+    """The event that the disk calls for, or None where disk and row agree (the usual case)."""
+    row = facts.row
+    if row.state in {"untracked", "gone"}:
+        return "discover" if facts.seen else None
+    if row.state == "processing":
+        return None
+    if facts.absent:
+        return "vanish"
+    if row.state == "settling":
+        return "settle" if facts.settled else None
+    if facts.changed and row.state != "held":
+        return "change"
+    # An alarm was set by the monotonic clock: when it rings the time is up, whatever the wall says.
+    due = facts.alarm or (row.due_at is not None and row.due_at <= facts.now)
+    return "retry" if row.state == "failed" and due else None
+
+
+def decide(
+    facts: Facts, event: Event, trigger: Trigger, attempt_id: str, node: str
+) -> Transition | Refused:
+    """What this event does to this row, on this evidence.
+
+    `trigger` says why it came (`cause`, `error`, `duration_ms` end up on record);
+    `attempt_id` names this attempt, refused or not; `node` is the machine's name.
+    """
+    edge = choose(facts, event)
+    if not isinstance(edge, Edge):
+        return Refused(edge, f"{event} is not allowed in state {facts.row.state}")
+    return Transition(
+        before=facts.row,
+        after=_ADVANCE[event](facts, edge.to, trigger.error),
+        event=event,
+        attempt_id=attempt_id,
+        node=node,
+        guard=edge.guard,
+        cause=trigger.cause,
+        error=trigger.error,
+        duration_ms=trigger.duration_ms,
+    )
+
+
+def _next(facts: Facts, to: State, **changes: object) -> Row:
+    """The row one version on. A timer belongs to the state that set it and ends with it."""
+    version = facts.row.version + 1
+    fields = {"due_at": None, **changes}
+    return replace(facts.row, state=to, version=version, at=facts.now, **fields)
+
+
+def _anew(facts: Facts, to: State, _error: str | None) -> Row:
+    """A content begins its life: settle it, hand it to the first step, or call it done."""
+    return _next(
+        facts,
+        to,
+        seen=facts.seen,
+        plan="process",
+        step=facts.steps[0] if to == "ready" else None,
+        attempt=0,
+        failures=0,
+        interruptions=0,
+        due_at=facts.settle_at if to == "settling" else None,
+        done=facts.seen.content if to == "done" and facts.seen else facts.row.done,
+        error=None,
+    )
+
+
+def _start(facts: Facts, to: State, _error: str | None) -> Row:
+    """Count the attempt before it is made: a file that kills the daemon must not do so for ever."""
+    return _next(facts, to, attempt=facts.row.attempt + 1)
+
+
+def _succeed(facts: Facts, to: State, _error: str | None) -> Row:
+    """What was done is the content the handler was given, whatever stands there now."""
+    seen = facts.row.seen
+    finished = not facts.step_follows and seen is not None
+    done = seen.content if finished and seen else facts.row.done
+    if to == "settling":
+        return replace(_anew(facts, to, None), done=done)
+    step = facts.next_step if to == "ready" else None
+    plan = "process" if to == "gone" else facts.row.plan
+    counts = {"attempt": 0, "failures": 0, "interruptions": 0}
+    return _next(facts, to, step=step, plan=plan, done=done, error=None, **counts)
+
+
+def _fail(facts: Facts, to: State, error: str | None) -> Row:
+    due_at = facts.retry_at if to == "failed" else None
+    return _next(facts, to, failures=facts.row.failures + 1, error=error, due_at=due_at)
+
+
+def _reject(facts: Facts, to: State, error: str | None) -> Row:
+    return _next(facts, to, error=error)
+
+
+def _interrupt(facts: Facts, to: State, error: str | None) -> Row:
+    count = facts.row.interruptions + (1 if facts.crashed else 0)
+    return _next(facts, to, step=facts.known_step, interruptions=count, error=error)
+
+
+def _retry(facts: Facts, to: State, _error: str | None) -> Row:
+    """Out of quarantine only an operator retries, and gives all the attempts again."""
+    if facts.row.state == "quarantined":
+        return _next(facts, to, step=facts.known_step, failures=0, interruptions=0)
+    return _next(facts, to, step=facts.known_step)
+
+
+def _vanish(facts: Facts, to: State, _error: str | None) -> Row:
+    """Off the disk: either that is all, or the removal plan begins at its first step."""
+    removing = to == "ready"
+    step = facts.removal_steps[0] if removing else None
+    plan = "remove" if removing else "process"
+    counts = {"attempt": 0, "failures": 0, "interruptions": 0}
+    return _next(facts, to, seen=None, plan=plan, step=step, error=None, **counts)
+
+
+def _move(facts: Facts, to: State, _error: str | None) -> Row:
+    return _next(facts, to, seen=facts.seen, due_at=facts.row.due_at)
+
+
+def _hold(facts: Facts, to: State, _error: str | None) -> Row:
+    return _next(facts, to)
+
+
+def _skip(facts: Facts, to: State, _error: str | None) -> Row:
+    content = facts.seen or facts.row.seen
+    return _next(facts, to, step=None, done=content.content if content else None, error=None)
+
+
+def _reset(facts: Facts, to: State, _error: str | None) -> Row:
+    return replace(_anew(facts, to, None), done=None)
+
+
+_ADVANCE: dict[Event, Advance] = {
+    "discover": _anew,
+    "change": _anew,
+    "settle": _anew,
+    "start": _start,
+    "succeed": _succeed,
+    "fail": _fail,
+    "reject": _reject,
+    "interrupt": _interrupt,
+    "retry": _retry,
+    "vanish": _vanish,
+    "move": _move,
+    "hold": _hold,
+    "release": _anew,
+    "skip": _skip,
+    "reset": _reset,
+}

@@ -1,0 +1,100 @@
+"""What a decision may look at: the row, the disk as just seen, and the operator's policy.
+
+The attributes and properties that the life cycle names as guards are all here, once.
+`decide` evaluates them by name, and python-statemachine resolves the same names on the same object.
+"""
+
+from msgspec import Struct
+
+from daemon.core.model import Fingerprint, Row
+
+
+class Facts(Struct, frozen=True, gc=False):
+    """Evidence for one decision. Times in microseconds since the epoch."""
+
+    row: Row
+    now: int = 0
+    seen: Fingerprint | None = None
+    settled: bool = False
+    adopted: bool = False
+    steps: tuple[str, ...] = ()
+    removal_steps: tuple[str, ...] = ()
+    attempts: int = 1
+    interruptions: int = 1
+    crashed: bool = False
+    alarm: bool = False
+    settle_at: int = 0
+    retry_at: int = 0
+
+    @property
+    def plan_steps(self) -> tuple[str, ...]:
+        """The steps of the plan that the row follows."""
+        return self.steps if self.row.plan == "process" else self.removal_steps
+
+    @property
+    def known_step(self) -> str | None:
+        """The row's own step; the first of the plan when the configuration no longer has it."""
+        names = self.plan_steps
+        if self.row.step in names:
+            return self.row.step
+        return names[0] if names else None
+
+    @property
+    def next_step(self) -> str | None:
+        """The step after the row's own; None after the last, or when its step left the plan."""
+        names = self.plan_steps
+        if self.row.step not in names:
+            return None
+        following = names.index(self.row.step) + 1
+        return names[following] if following < len(names) else None
+
+    @property
+    def fresh(self) -> bool:
+        """The disk still shows what the row says."""
+        known = self.row.seen.content if self.row.seen else None
+        return known == (self.seen.content if self.seen else None)
+
+    @property
+    def changed(self) -> bool:
+        """There is a file, and its content is not what the row knows."""
+        return self.seen is not None and not self.fresh
+
+    @property
+    def absent(self) -> bool:
+        """The file is off the disk, and the row is not there because of that."""
+        return self.seen is None and self.row.plan == "process"
+
+    @property
+    def as_done(self) -> bool:
+        """Settled, with the very content that was last done."""
+        return self.settled and self.seen is not None and self.seen.content == self.row.done
+
+    @property
+    def tracked_only(self) -> bool:
+        """Settled, in a watch without steps."""
+        return self.settled and not self.steps
+
+    @property
+    def step_follows(self) -> bool:
+        """The plan has a step after this one."""
+        return self.next_step is not None
+
+    @property
+    def removal(self) -> bool:
+        """What succeeded was the plan for a removed file."""
+        return self.row.plan == "remove"
+
+    @property
+    def removal_planned(self) -> bool:
+        """The file is off the disk, and its watch has steps for that."""
+        return self.absent and bool(self.removal_steps)
+
+    @property
+    def attempts_left(self) -> bool:
+        """This failure is not the last that the step allows."""
+        return self.row.failures + 1 < self.attempts
+
+    @property
+    def interruptions_left(self) -> bool:
+        """A stop of the daemon is nobody's fault; a crash counts, up to the limit."""
+        return not self.crashed or self.row.interruptions + 1 < self.interruptions

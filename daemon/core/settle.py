@@ -1,0 +1,60 @@
+"""Has a file settled? The quiet time, and who has it open for writing. Pure."""
+
+from msgspec import Struct
+
+from daemon.core.model import Fingerprint
+
+PROBE_FIRST_US = 50_000
+PROBE_LONGEST_US = 1_000_000
+
+
+class Look(Struct, frozen=True, gc=False):
+    """What one look at a path found.
+
+    `kind`: `file`, `absent`, `directory`, `other` (a symlink, FIFO, socket or device) or `error`
+    (the kernel would not say: `error` has its words). `closed`: nobody has the file open for
+    writing; None where that cannot be known. `quiet` and `closed` are judged only when asked for.
+    """
+
+    kind: str
+    seen: Fingerprint | None = None
+    quiet: bool = False
+    closed: bool | None = None
+    error: str | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Quiet, and not known to be open for writing."""
+        return self.quiet and self.closed is not False
+
+    @property
+    def evidence(self) -> str:
+        """What the judgement rests on, as the `settle` line names it."""
+        return "quiet+lease" if self.closed else "quiet"
+
+
+def is_quiet(seen: Fingerprint, now: int, quiet: int, stood: Fingerprint | None) -> bool:
+    """Unchanged for `quiet` microseconds.
+
+    Either `stood`, the fingerprint of at least that long ago, is still what is seen: that needs
+    no wall clock. Or the kernel's times lie that far back: a write sets ctime, and no program
+    can set it to another time. A time in the future is no evidence.
+    """
+    if stood == seen:
+        return True
+    return max(seen.mtime_ns, seen.ctime_ns) // 1000 <= now - quiet
+
+
+def look_again_at(look: Look, now: int, quiet: int) -> int:
+    """When a file that has not settled is worth another look.
+
+    A file that is quiet but open is probed at an eighth of its age, from 50 ms to 1 s: soon after
+    it was opened, rarely when it has been open for an hour.
+    """
+    if look.seen is None:
+        return now + quiet
+    last = max(look.seen.mtime_ns, look.seen.ctime_ns) // 1000
+    if look.quiet:
+        return now + min(PROBE_LONGEST_US, max(PROBE_FIRST_US, (now - last) // 8))
+    # One microsecond more than the rounded-down times say, or the alarm may come just too early.
+    return last + quiet + 1 if now - quiet < last <= now else now + quiet
