@@ -1,0 +1,113 @@
+"""Where the configuration, the state folder and the runtime folder are.
+
+The commands that must answer at once (`status`, `ls`, `show`) read no more of the configuration
+than this, so nothing here may import pydantic, which alone costs more than their whole answer.
+"""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from daemon.errors import ConfigError, Problem
+
+DEFAULT_CONFIG = Path("/etc/treewarden/config.toml")
+FOLDER = "write the path of a folder in quotes"
+
+
+def find_config(option: str | None) -> Path:
+    """The configuration file: `--config`, else `$TREEWARDEN_CONFIG`, else the system's."""
+    return Path(option or os.environ.get("TREEWARDEN_CONFIG") or DEFAULT_CONFIG)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file's tables, unchecked. Raises `ConfigError` where it cannot be read as TOML."""
+    return parse(read_text(path), path)
+
+
+def read_text(path: Path) -> str:
+    """The file's text. Raises `ConfigError` where it cannot be read, or is not UTF-8."""
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise _error(path, line, "the text is not UTF-8", "save it as UTF-8") from error
+    except OSError as error:
+        found = f"cannot be read: {error.strerror}"
+        remedy = "name a readable file with --config or $TREEWARDEN_CONFIG"
+        raise _error(path, None, found, remedy) from error
+
+
+def parse(text: str, path: Path) -> dict[str, Any]:
+    """The tables in a text that came from `path`. Raises `ConfigError` at a syntax error."""
+    try:
+        return tomllib.loads(text)
+    # tomllib lets a number of 5,000 digits through as ValueError, deep nesting as RecursionError.
+    except (ValueError, RecursionError) as error:
+        found = f"not TOML: {error}"
+        raise _error(path, _line(str(error), text), found, "correct the syntax") from error
+
+
+def state_dir(raw: dict[str, Any], config_file: Path) -> Path:
+    """The folder of the database: absolute, without symbolic links, perhaps not there yet."""
+    if configured := _configured(raw, "state_dir", config_file):
+        return configured
+    try:
+        return Path(os.path.realpath(_default_state()))
+    except RuntimeError as error:  # a user without $HOME and without an entry in the passwd file
+        found = "there is no home folder for the state"
+        raise _error(config_file, None, found, FOLDER, "daemon.state_dir") from error
+
+
+def runtime_dir(raw: dict[str, Any], config_file: Path) -> Path:
+    """The folder of the control socket, found like the state folder, and by default inside it."""
+    configured = _configured(raw, "runtime_dir", config_file)
+    default = configured or _default_runtime() or state_dir(raw, config_file) / "run"
+    return Path(os.path.realpath(default))
+
+
+def _configured(raw: dict[str, Any], key: str, config_file: Path) -> Path | None:
+    table = raw.get("daemon", {})
+    if not isinstance(table, dict):
+        raise _error(config_file, None, "found no table", "write a table: [daemon]", "daemon")
+    if key not in table:
+        return None
+    value = table[key]
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise _error(config_file, None, f"found {value!r}", FOLDER, f"daemon.{key}")
+    return Path(os.path.realpath(config_file.absolute().parent / value))
+
+
+def _default_state() -> Path:
+    if given := _environment("STATE_DIRECTORY"):
+        return given
+    if os.geteuid() == 0:
+        return Path("/var/lib/treewarden")
+    home = _environment("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return home / "treewarden"
+
+
+def _default_runtime() -> Path | None:
+    if given := _environment("RUNTIME_DIRECTORY"):
+        return given
+    if os.geteuid() == 0:
+        return Path("/run/treewarden")
+    session = _environment("XDG_RUNTIME_DIR")
+    return session and session / "treewarden"
+
+
+def _environment(name: str) -> Path | None:
+    """The first of a list of folders; XDG says that a relative one is to be ignored."""
+    first = Path(os.environ.get(name, "").partition(":")[0])
+    return first if first.is_absolute() else None
+
+
+def _line(message: str, text: str) -> int | None:
+    if at := re.search(r"at line (\d+)", message):
+        return int(at[1])
+    return text.count("\n") + 1 if "at end of document" in message else None
+
+
+def _error(file: Path, line: int | None, found: str, remedy: str, key: str = "") -> ConfigError:
+    return ConfigError([Problem(str(file), line, key, found, remedy)])
