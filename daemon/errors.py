@@ -5,6 +5,7 @@
     +-- StoreError
     |   +-- StoreUnavailable 74  the database cannot be read or written now; it may come back
     |   +-- StoreTooNew      78  the database was written by a newer treewarden
+    +-- ServiceError         74  a folder, the log or another part of the system refuses
     +-- AlreadyRunning       75  another daemon holds this state folder
 
 An error says what failed, where, and what to do about it.
@@ -58,6 +59,12 @@ class StoreTooNew(StoreError):  # noqa: N818 - as above
     """The database has a schema that this program does not know."""
 
     exit_code = 78
+
+
+class ServiceError(TreewardenError):
+    """A folder, the log, or another part of the system that the daemon needs refuses."""
+
+    exit_code = 74
 
 
 class AlreadyRunning(TreewardenError):  # noqa: N818 - as above

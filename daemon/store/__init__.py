@@ -1,0 +1,112 @@
+"""The `Store` protocol: what the engine needs from a database. Its kinds are the modules beside it.
+
+A store has one writer, and that is the ledger. Every method raises `StoreUnavailable` when the
+database cannot answer now; then nothing was changed, or `apply` finds out on the next try.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from daemon.core.model import Key, Record, Row, Transition
+
+
+class LastIds(NamedTuple):
+    """The highest numbers in use, for the writer that counts on from them."""
+
+    file_id: int
+    seq: int
+
+
+class WatchMark(NamedTuple):
+    """When a watch was first seen (microseconds), and whether its early files are adopted."""
+
+    first_seen: int
+    adopted: bool
+
+
+class Store(Protocol):
+    """Rows of files, and the transitions that made them."""
+
+    async def last_ids(self) -> LastIds:
+        """The highest file id and transition seq."""
+        ...
+
+    async def apply(self, batch: Sequence[tuple[Transition, Record]], journaled: int) -> list[bool]:
+        """Commit a batch in one durable transaction; True for each one that won its race.
+
+        A transition whose row has another version than `before.version` loses and leaves nothing.
+        Applying one again that is already committed (same file, version and attempt id) wins:
+        a batch of which nobody knows whether it was written is simply applied again.
+        `journaled` is the position of the log, stored along.
+        """
+        ...
+
+    async def rows(self, keys: Sequence[Key]) -> list[Row | None]:
+        """The row of each path, in the order asked; None where there is none."""
+        ...
+
+    async def directory(self, watch: str, directory: bytes) -> list[Row]:
+        """The rows directly in one directory that should be on the disk."""
+        ...
+
+    async def next_directory(self, watch: str, after: bytes, end: bytes) -> bytes | None:
+        """The first directory with rows, in the order of bytes, between `after` and `end`."""
+        ...
+
+    async def ready(self, watch: str, step: str, limit: int) -> list[Row]:
+        """What waits for a step, first come first."""
+        ...
+
+    async def in_state(self, state: str, watch: str, after_id: int, limit: int) -> list[Row]:
+        """Rows of one watch in one state, by id, after `after_id`."""
+        ...
+
+    async def stranded(self, watch: str, steps: Sequence[str]) -> list[Row]:
+        """What waits, ready or failed, for a step other than these."""
+        ...
+
+    async def due(self, before: int, set_after: int, limit: int) -> list[Row]:
+        """Rows whose timer ends before `before`, or was set after `set_after`; soonest first."""
+        ...
+
+    async def owed(self, after_seq: int, limit: int) -> list[Record]:
+        """The transitions after a point of the log, in order."""
+        ...
+
+    async def journaled(self) -> int:
+        """How far the log has got."""
+        ...
+
+    async def mark_journaled(self, seq: int) -> None:
+        """The log has got this far."""
+        ...
+
+    async def mark_watch(self, name: str, now: int) -> WatchMark:
+        """Remember a watch, if it is new; tell when it was first seen."""
+        ...
+
+    async def mark_adopted(self, name: str) -> None:
+        """The files that were there before the watch are all adopted."""
+        ...
+
+    async def ping(self) -> None:
+        """Answer, from the very file that was opened."""
+        ...
+
+
+@asynccontextmanager
+async def open_store(url: str, state_dir: Path) -> AsyncIterator[Store]:
+    """Open (and create or migrate) the store that the configuration names, and close it again.
+
+    Raises:
+        StoreTooNew: a newer treewarden wrote it.
+        StoreUnavailable: it cannot be opened now.
+    """
+    if url != "sqlite":
+        raise ValueError(f"no such store: {url}")
+    from daemon.store.sqlite import SqliteStore  # noqa: PLC0415 - only the chosen kind is imported
+
+    async with SqliteStore.open(state_dir / "treewarden.db") as store:
+        yield store

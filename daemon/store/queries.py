@@ -1,0 +1,28 @@
+"""The SQL of the store by name, read once from the `.sql` files beside it."""
+
+import re
+from importlib.resources import files
+
+_SQL = files("daemon.store") / "sql"
+_NAMED = re.compile(
+    r"^-- name: (\w+)\n(?:--[^\n]*\n)*(.*?);\s*(?=^-- name:|\Z)", re.DOTALL | re.MULTILINE
+)
+
+FILE_COLUMNS = (
+    "id, watch, directory, name, state, version, step, plan, attempt, failures, interruptions, "
+    "size, mtime_ns, ctime_ns, ino, dev, done, at, due_at, error"
+)
+
+
+def load_queries(resource: str) -> dict[str, str]:
+    """Name to statement, for each `-- name:` block of a file in `store/sql`."""
+    text = (_SQL / resource).read_text(encoding="utf-8")
+    return {
+        name: sql.strip().replace("{columns}", FILE_COLUMNS) for name, sql in _NAMED.findall(text)
+    }
+
+
+def load_migrations() -> list[str]:
+    """The numbered migrations in order: entry 0 takes an empty database to version 1."""
+    names = sorted(entry.name for entry in _SQL.iterdir() if entry.name[:4].isdigit())
+    return [(_SQL / name).read_text(encoding="utf-8") for name in names]

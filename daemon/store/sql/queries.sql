@@ -1,0 +1,96 @@
+-- name: insert_file_if_new
+-- A file is seen for the first time; nothing happens where its path already has a row.
+INSERT OR IGNORE INTO files (
+    id, watch, directory, name, state, version, step, plan, attempt, failures, interruptions,
+    size, mtime_ns, ctime_ns, ino, dev, done, at, due_at, error
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: update_file_if_version
+-- A file moves on by one version, if it still has the version that the decision was made on.
+-- The path is left out: naming indexed columns would rewrite their index on every transition.
+UPDATE files SET
+    state = ?5, version = ?6, step = ?7, plan = ?8,
+    attempt = ?9, failures = ?10, interruptions = ?11, size = ?12, mtime_ns = ?13, ctime_ns = ?14,
+    ino = ?15, dev = ?16, done = ?17, at = ?18, due_at = ?19, error = ?20
+WHERE id = ?1 AND version = ?6 - 1;
+
+-- name: rename_file_if_version
+-- A file that has just moved on by one version has a new path.
+UPDATE files SET watch = ?2, directory = ?3, name = ?4 WHERE id = ?1 AND version = ?6;
+
+-- name: insert_transition
+-- A transition is on record.
+INSERT INTO transitions (
+    seq, file_id, trigger, from_state, to_state, version, attempt_id, node, at,
+    guard, cause, evidence, step, attempt, duration_ms, size, due_at, old_path, error
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: find_transition
+-- Was this very attempt committed, though its writer was told otherwise?
+SELECT 1 FROM transitions WHERE file_id = ? AND version = ? AND attempt_id = ?;
+
+-- name: advance_journal
+-- The log has got this far.
+UPDATE journal SET seq = ?1 WHERE seq < ?1;
+
+-- name: select_journal
+-- How far has the log got?
+SELECT seq FROM journal;
+
+-- name: select_last_ids
+-- The highest ids in use: the one writer counts on from them.
+SELECT
+    (SELECT coalesce(max(id), 0) FROM files),
+    (SELECT coalesce(max(seq), 0) FROM transitions),
+    (SELECT coalesce(max(seq), 0) FROM journal);
+
+-- name: select_files_by_path
+-- The rows of some paths; the values are put in as (?, ?, ?), ...
+SELECT {columns} FROM files WHERE (watch, directory, name) IN (VALUES {values});
+
+-- name: select_directory
+-- The rows of one directory that should be on the disk.
+SELECT {columns} FROM files WHERE watch = ? AND directory = ? AND state NOT IN ('gone', 'untracked');
+
+-- name: select_next_directory
+-- The first directory after the given one (and before the end) that has rows.
+SELECT directory FROM files WHERE watch = ? AND directory > ? AND directory < ?
+ORDER BY directory LIMIT 1;
+
+-- name: select_ready
+-- What waits for a step, in order of arrival.
+SELECT {columns} FROM files WHERE state = 'ready' AND watch = ? AND step = ? ORDER BY at LIMIT ?;
+
+-- name: select_in_state
+-- Every row of a watch in one state, after the given id.
+SELECT {columns} FROM files WHERE state = ? AND watch = ? AND id > ? ORDER BY id LIMIT ?;
+
+-- name: select_stranded
+-- What waits for a step that its watch no longer has; the steps come as a JSON array.
+SELECT {columns} FROM files WHERE state IN ('ready', 'failed') AND watch = ? AND plan = 'process'
+    AND (step IS NULL OR step NOT IN (SELECT value FROM json_each(?)));
+
+-- name: select_due
+-- What has a timer that ends before the horizon, or one that was set by a clock since put back.
+SELECT {columns} FROM files WHERE due_at IS NOT NULL AND (due_at < ? OR at > ?)
+ORDER BY due_at LIMIT ?;
+
+-- name: select_owed
+-- The transitions after a point of the log, in order.
+SELECT t.seq, t.file_id, f.watch, f.directory, f.name, t.trigger, t.from_state, t.to_state,
+    t.version, t.attempt_id, t.node, t.at, t.guard, t.cause, t.evidence, t.step, t.attempt,
+    t.duration_ms, t.size, t.due_at, t.old_path, t.error
+FROM transitions AS t JOIN files AS f ON f.id = t.file_id
+WHERE t.seq > ? ORDER BY t.seq LIMIT ?;
+
+-- name: insert_watch_if_new
+-- A watch is seen for the first time.
+INSERT OR IGNORE INTO watches (name, first_seen, adopted) VALUES (?, ?, 0);
+
+-- name: select_watch
+-- When was this watch first seen, and are its early files adopted?
+SELECT first_seen, adopted FROM watches WHERE name = ?;
+
+-- name: set_watch_adopted
+-- All the files that were there before this watch are adopted.
+UPDATE watches SET adopted = 1 WHERE name = ?;

@@ -1,0 +1,236 @@
+"""The store in one SQLite file: write-ahead log, every commit on the disk before it is told.
+
+Two connections, each in its own thread: the writer's, which waits for the disk, and the reader's,
+which does not have to wait for the writer. Both belong to this object alone.
+"""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from itertools import islice
+from pathlib import Path
+
+import aiosqlite
+
+from daemon.core.model import Key, Record, Row, Transition
+from daemon.errors import StoreTooNew, StoreUnavailable
+from daemon.store import LastIds, WatchMark
+from daemon.store.queries import load_migrations, load_queries
+from daemon.store.rows import Values, record_of, record_values, row_of, row_values
+
+SQL = load_queries("queries.sql")
+MIGRATIONS = load_migrations()
+# How long a statement waits for another process's lock before the engine is told and waits instead.
+BUSY_MS = 250
+# Statements are prepared for these numbers of paths only, so that the statement cache hits.
+_KEY_CHUNKS = (1, 8, 64, 512)
+_NO_KEY: Values = (None, None, None)
+
+
+@contextmanager
+def _unavailable(path: Path) -> Iterator[None]:
+    """Turn the errors of a database that may come back into `StoreUnavailable`."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError):
+        raise
+    except (sqlite3.DatabaseError, OSError) as error:
+        raise StoreUnavailable(f"{path}: {error}") from error
+
+
+class SqliteStore:
+    """Implements `Store`. Make one with `open`."""
+
+    def __init__(
+        self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection
+    ) -> None:
+        self._path = path
+        self._inode = path.stat().st_ino
+        self._writer = writer
+        self._reader = reader
+        # The writer's connection has one transaction at a time; a second coroutine must not
+        # find itself inside the first one's.
+        self._writing = asyncio.Lock()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: Path) -> AsyncIterator["SqliteStore"]:
+        """Open, create or migrate the file at `path`; close both connections on the way out.
+
+        Raises:
+            StoreTooNew: a newer treewarden wrote it.
+            StoreUnavailable: it cannot be opened, or is no database.
+        """
+        async with AsyncExitStack() as connections:
+            with _unavailable(path):
+                writer = await connections.enter_async_context(_connect(path))
+                await _prepare(writer, path)
+                reader = await connections.enter_async_context(_connect(path))
+                await reader.execute_fetchall("PRAGMA query_only = ON")
+            yield cls(path, writer, reader)
+
+    async def last_ids(self) -> LastIds:
+        """See `Store`."""
+        ((file_id, seq, journaled),) = await self._read("select_last_ids")
+        return LastIds(file_id, max(seq, journaled))
+
+    async def apply(self, batch: Sequence[tuple[Transition, Record]], journaled: int) -> list[bool]:
+        """See `Store`. The whole batch at once; one by one only after somebody lost a race."""
+        with _unavailable(self._path):
+            async with self._writing, self._transaction():
+                if await self._apply_all(batch, journaled):
+                    return [True] * len(batch)
+                await self._writer.execute("ROLLBACK")
+                await self._writer.execute("BEGIN IMMEDIATE")
+                return [await self._apply_one(*pair) for pair in batch]
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[None]:
+        await self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            await self._writer.execute("COMMIT")
+        except BaseException:
+            # A full disk rolls back by itself; only then is there nothing to roll back.
+            if self._writer.in_transaction:
+                await self._writer.execute("ROLLBACK")
+            raise
+
+    async def _apply_all(self, batch: Sequence[tuple[Transition, Record]], journaled: int) -> bool:
+        """Write it all; False if a row had moved on, and then the caller rolls back."""
+        new = [row_values(t.after) for t, _ in batch if t.before.version == 0]
+        known = [row_values(t.after) for t, _ in batch if t.before.version]
+        moved = [row_values(t.after) for t, _ in batch if t.before.key != t.after.key]
+        if new and await self._changed("insert_file_if_new", new) != len(new):
+            return False
+        if known and await self._changed("update_file_if_version", known) != len(known):
+            return False
+        if moved:
+            await self._changed("rename_file_if_version", moved)
+        await self._changed("insert_transition", (record_values(record) for _, record in batch))
+        await self._writer.execute(SQL["advance_journal"], (journaled,))
+        return True
+
+    async def _apply_one(self, transition: Transition, record: Record) -> bool:
+        after = transition.after
+        name = "update_file_if_version" if transition.before.version else "insert_file_if_new"
+        if await self._changed(name, [row_values(after)]) == 0:
+            attempt = (after.id, after.version, transition.attempt_id)
+            return bool(await self._writer.execute_fetchall(SQL["find_transition"], attempt))
+        if transition.before.key != after.key:
+            await self._changed("rename_file_if_version", [row_values(after)])
+        await self._changed("insert_transition", [record_values(record)])
+        return True
+
+    async def _changed(self, name: str, values: Iterable[Values]) -> int:
+        """Run one statement for each of the values; the number of rows changed in all."""
+        return (await self._writer.executemany(SQL[name], values)).rowcount
+
+    async def rows(self, keys: Sequence[Key]) -> list[Row | None]:
+        """See `Store`."""
+        found: dict[Key, Row] = {}
+        waiting = iter(keys)
+        while chunk := list(islice(waiting, _KEY_CHUNKS[-1])):
+            size = next(n for n in _KEY_CHUNKS if n >= len(chunk))
+            named = [(key.watch, key.directory, key.name) for key in chunk]
+            padded = [*named, *[_NO_KEY] * (size - len(chunk))]
+            sql = SQL["select_files_by_path"].replace("{values}", ", ".join(["(?, ?, ?)"] * size))
+            values = [value for key in padded for value in key]
+            found.update((row.key, row) for row in map(row_of, await self._fetch(sql, values)))
+        return [found.get(key) for key in keys]
+
+    async def directory(self, watch: str, directory: bytes) -> list[Row]:
+        """See `Store`."""
+        return [row_of(values) for values in await self._read("select_directory", watch, directory)]
+
+    async def next_directory(self, watch: str, after: bytes, end: bytes) -> bytes | None:
+        """See `Store`."""
+        found = await self._read("select_next_directory", watch, after, end)
+        return found[0][0] if found else None
+
+    async def ready(self, watch: str, step: str, limit: int) -> list[Row]:
+        """See `Store`."""
+        return [row_of(values) for values in await self._read("select_ready", watch, step, limit)]
+
+    async def in_state(self, state: str, watch: str, after_id: int, limit: int) -> list[Row]:
+        """See `Store`."""
+        found = await self._read("select_in_state", state, watch, after_id, limit)
+        return [row_of(values) for values in found]
+
+    async def stranded(self, watch: str, steps: Sequence[str]) -> list[Row]:
+        """See `Store`."""
+        found = await self._read("select_stranded", watch, json.dumps(list(steps)))
+        return [row_of(values) for values in found]
+
+    async def due(self, before: int, set_after: int, limit: int) -> list[Row]:
+        """See `Store`."""
+        found = await self._read("select_due", before, set_after, limit)
+        return [row_of(values) for values in found]
+
+    async def owed(self, after_seq: int, limit: int) -> list[Record]:
+        """See `Store`."""
+        return [record_of(values) for values in await self._read("select_owed", after_seq, limit)]
+
+    async def journaled(self) -> int:
+        """See `Store`."""
+        ((seq,),) = await self._read("select_journal")
+        return int(seq)
+
+    async def mark_journaled(self, seq: int) -> None:
+        """See `Store`."""
+        await self._write("advance_journal", seq)
+
+    async def mark_watch(self, name: str, now: int) -> WatchMark:
+        """See `Store`."""
+        await self._write("insert_watch_if_new", name, now)
+        ((first_seen, adopted),) = await self._read("select_watch", name)
+        return WatchMark(first_seen, bool(adopted))
+
+    async def mark_adopted(self, name: str) -> None:
+        """See `Store`."""
+        await self._write("set_watch_adopted", name)
+
+    async def ping(self) -> None:
+        """See `Store`. SQLite goes on writing into an unlinked file as if nothing had happened."""
+        with _unavailable(self._path):
+            stat = await asyncio.to_thread(self._path.stat)
+            if stat.st_ino != self._inode:
+                raise StoreUnavailable(f"{self._path}: another file has taken its place")
+        await self._fetch("SELECT 1", ())
+
+    async def _write(self, name: str, *values: object) -> None:
+        with _unavailable(self._path):
+            async with self._writing:
+                await self._writer.execute(SQL[name], values)
+
+    async def _read(self, name: str, *values: object) -> list[Values]:
+        return await self._fetch(SQL[name], values)
+
+    async def _fetch(self, sql: str, values: Sequence[object]) -> list[Values]:
+        with _unavailable(self._path):
+            return list(await self._reader.execute_fetchall(sql, values))  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def _connect(path: Path) -> AsyncIterator[aiosqlite.Connection]:
+    async with aiosqlite.connect(path, isolation_level=None, cached_statements=256) as db:
+        await db.execute_fetchall(f"PRAGMA busy_timeout = {BUSY_MS}")
+        await db.execute_fetchall("PRAGMA synchronous = FULL")
+        yield db
+
+
+async def _prepare(db: aiosqlite.Connection, path: Path) -> None:
+    """Write-ahead log on, and every migration that this file has not had, each in a transaction."""
+    ((version,),) = await db.execute_fetchall("PRAGMA user_version")
+    if version > len(MIGRATIONS):
+        raise StoreTooNew(
+            f"{path} has schema version {version}, written by a newer treewarden; this one knows "
+            f"up to {len(MIGRATIONS)}. Install that newer version, or use another state_dir"
+        )
+    await db.execute_fetchall("PRAGMA journal_mode = WAL")
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        await db.executescript(
+            f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;"
+        )
