@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from daemon.core.model import Key
 
-Verdict = Literal["success", "retry", "reject", "cancelled"]
+Verdict = Literal["success", "retry", "reject"]
 
 
 class Job(Struct, frozen=True):

@@ -1,0 +1,316 @@
+"""The `command` handler's own: argv, environment, and the ways in which a program does not run."""
+
+import asyncio
+import gc
+import os
+import resource
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from daemon.core.model import Key
+from daemon.handlers import Job, Outcome, command
+from daemon.handlers.command import CommandHandler
+
+ROOT = Path(__file__).parents[2]
+JOB = Job(7, Key("incoming", b"in/a.csv"), b"/srv/in/a.csv", "load", 2, "k-1")
+
+DESCRIPTORS = """if True:
+    import os
+    links = [os.readlink(f"/proc/self/fd/{{n}}").partition(":")[0] for n in range(3)]
+    exit(links + [n for n in range(3, 99) if os.path.exists(f"/proc/self/fd/{{n}}")])
+"""
+
+
+def handler(*argv: str, timeout: float = 60) -> CommandHandler:
+    return CommandHandler(argv, timeout=timeout, kill_after=60)
+
+
+async def run(*argv: str, job: Job = JOB) -> Outcome:
+    async with asyncio.timeout(20):
+        return await handler(*argv).run(job)
+
+
+def descriptors() -> list[Path]:
+    return sorted(Path("/proc/self/fd").iterdir())
+
+
+async def received(tmp_path: Path, *arguments: str, job: Job = JOB) -> list[bytes]:
+    """Return what the kernel says a program got as its arguments."""
+    script = f"cat /proc/$$/cmdline >{tmp_path}/argv"
+    assert (await run("/bin/sh", "-c", script, "x", *arguments, job=job)).verdict == "success"
+    return (tmp_path / "argv").read_bytes().split(b"\0")[4:-1]
+
+
+@pytest.mark.parametrize(
+    ("argument", "becomes"),
+    [
+        ("{path}", b"/srv/in/a.csv"),
+        ("{relpath}", b"in/a.csv"),
+        ("{name}", b"a.csv"),
+        ("{watch}/{step}", b"incoming/load"),
+        ("--in={path}:{name}", b"--in=/srv/in/a.csv:a.csv"),
+        ("{{path}}", b"{path}"),
+        ("{{{name}}}", b"{a.csv}"),
+        ("100 % %s %(path)b $HOME *", b"100 % %s %(path)b $HOME *"),
+        ("größe", "größe".encode()),
+        ("", b""),
+    ],
+)
+async def test_template(tmp_path: Path, argument: str, becomes: bytes) -> None:
+    """Placeholders are replaced anywhere in an argument, and nothing else is."""
+    assert await received(tmp_path, argument) == [becomes]
+
+
+@pytest.mark.parametrize(
+    "name", [b"\xff\xfe.csv", b"{relpath}", b"--help", b"a b\n'\"$(touch x)", b"%s", b"n" * 255]
+)
+async def test_names_are_never_split(tmp_path: Path, name: bytes) -> None:
+    """A name is one argument or part of one, byte for byte, UTF-8 or not."""
+    job = Job(1, Key("w", name), b"/srv/" + name, "s", 1, "k")
+    assert await received(tmp_path, "{path}", "{name}", job=job) == [b"/srv/" + name, name]
+
+
+@pytest.mark.parametrize("argument", ["{file}", "{", "}", "{path", "{ path }", "{path!r}", "a\0b"])
+def test_bad_template(argument: str) -> None:
+    """A brace that is no placeholder is refused when the handler is made, not at the first file."""
+    with pytest.raises(ValueError, match=r"is none of \{path\}"):
+        handler("/bin/true", argument)
+
+
+def test_no_program() -> None:
+    """An empty command is refused when the handler is made."""
+    with pytest.raises(ValueError, match="name of a program"):
+        handler()
+
+
+async def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler gets the daemon's environment, less systemd's words to the daemon, plus the job."""
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("KEPT", "käse")
+    monkeypatch.setenv("TREEWARDEN_STEP", "another's")
+    job = Job(7, Key("incoming", b"in/\xff"), b"/srv/in/\xff", "load", 2, "k-1")
+    outcome = await run("/bin/cp", "/proc/self/environ", str(tmp_path / "environ"), job=job)
+    assert outcome.verdict == "success"
+    assert sorted((tmp_path / "environ").read_bytes().split(b"\0")[:-1]) == [
+        "KEPT=käse".encode(),
+        b"TREEWARDEN_ATTEMPT=2",
+        b"TREEWARDEN_FILE_ID=7",
+        b"TREEWARDEN_KEY=k-1",
+        b"TREEWARDEN_PATH=/srv/in/\xff",
+        b"TREEWARDEN_RELPATH=in/\xff",
+        b"TREEWARDEN_STEP=load",
+        b"TREEWARDEN_WATCH=incoming",
+    ]
+
+
+async def test_standard_streams() -> None:
+    """Input and output are /dev/null, and no other descriptor of the daemon is handed on."""
+    readable, writable = os.pipe()
+    os.set_inheritable(writable, True)  # noqa: FBT003 - positional-only
+    stdin = os.dup(0)
+    os.dup2(readable, 0)
+    outcome = await run(sys.executable, "-Ic", DESCRIPTORS)
+    os.dup2(stdin, 0)
+    for descriptor in (readable, writable, stdin):
+        os.close(descriptor)
+    assert outcome.error == "exit status 1: ['/dev/null', '/dev/null', 'pipe']"
+
+
+@pytest.mark.parametrize(
+    ("signal", "said"),
+    [("SEGV", "killed by SIGSEGV"), ("KILL", "killed by SIGKILL"), ("35", "killed by signal 35")],
+)
+async def test_death_by_signal(signal: str, said: str) -> None:
+    """A program that a signal ends failed, and the error names the signal."""
+    outcome = await run("/bin/sh", "-c", f"kill -{signal} $$")
+    assert (outcome.verdict, outcome.error) == ("retry", said)
+    outcome = await run("/bin/sh", "-c", f"echo oh >&2; kill -{signal} $$")
+    assert outcome.error == f"{said}: oh"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "mode", "why"),
+    [
+        ("missing", None, 0, "No such file or directory"),
+        ("plain", "#!/bin/sh\n", 0o644, "Permission denied"),
+        ("orphan", "#!/nowhere/sh\n", 0o755, "the interpreter that its first line names does not"),
+        ("blob", "\0\1\2", 0o755, "Exec format error"),
+        ("folder", None, 0o755, "Is a directory"),
+    ],
+)
+async def test_program_that_cannot_run(
+    tmp_path: Path, name: str, content: str | None, mode: int, why: str
+) -> None:
+    """A program that cannot be started fails the file, and says what and why."""
+    program = tmp_path / name
+    if content is not None:
+        program.write_text(content)
+        program.chmod(mode)
+    elif mode:
+        program.mkdir()
+    outcome = await run(str(program), "{path}")
+    assert outcome.verdict == "retry"
+    assert outcome.error is not None
+    assert outcome.error.startswith(f"cannot run {program}: {why}")
+
+
+async def test_too_long_to_start() -> None:
+    """Arguments that the kernel refuses fail the file."""
+    outcome = await run("/bin/true", "x" * 200_000)
+    assert outcome.error == "cannot run /bin/true: Argument list too long"
+
+
+async def test_impossible_job() -> None:
+    """Even a job that no kernel would take comes back as an outcome, not as an exception."""
+    job = Job(7, Key("w", b"a\0b"), b"/srv/a\0b", "s", 1, "k")
+    outcome = await run("/bin/true", "{path}", job=job)
+    assert (outcome.verdict, outcome.error) == ("retry", "cannot run /bin/true: embedded null byte")
+
+
+async def test_no_descriptors_left() -> None:
+    """Without free descriptors a file fails with the reason, and nothing leaks."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = descriptors()
+    for spare in range(8):
+        probe = os.dup(0)
+        os.close(probe)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (probe + spare, limits[1]))
+        outcomes = [await run("/bin/true") for _ in range(3)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        errors = {outcome.error for outcome in outcomes}
+        assert errors in ({None}, {"cannot run /bin/true: Too many open files"})
+    assert errors == {None}
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (rb"gr\303\266\303\237e", "größe"),
+        (rb"\377 \342\202", "\\xff \\xe2\\x82"),
+        (rb"a\000b", "a\\x00b"),
+        (rb"\n  two\n lines \n", "two\n lines"),
+    ],
+)
+async def test_stderr_is_text(said: bytes, kept: str) -> None:
+    """Whatever bytes a program says come out as UTF-8 without NUL, stripped."""
+    outcome = await run("/bin/sh", "-c", f"printf '{said.decode()}' >&2; exit 1")
+    assert outcome.error == f"exit status 1: {kept}"
+
+
+@pytest.mark.parametrize("said", ["€" * 3000, "\\377" * 6000, "x" * 4096])
+async def test_stderr_is_cut_between_characters(said: str) -> None:
+    """The tail is cut to 4096 bytes of UTF-8, and no character is torn."""
+    outcome = await run("/bin/sh", "-c", f"printf '{said}' >&2; exit 1")
+    assert outcome.error is not None
+    tail = outcome.error.removeprefix("exit status 1: ")
+    assert 4090 <= len(tail.encode()) <= 4096
+    assert set(tail) <= set("€") or set(tail) <= set("\\xf")
+
+
+async def test_memory_for_stderr_is_bounded() -> None:
+    """50 MB of stderr pass through less than 2 MB of memory."""
+    tracemalloc.start()
+    await run("/bin/sh", "-c", "head -c 50000000 /dev/zero >&2; exit 1")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        ("echo busy >&2; sleep 600", "timed out after 0.25s: busy"),
+        ("trap 'exit 0' TERM; sleep 600 & wait", "timed out after 0.25s"),
+    ],
+)
+async def test_timeout(script: str, error: str) -> None:
+    """A timeout is a failure with the limit and the last words, even if TERM is answered by 0."""
+    outcome = await handler("/bin/sh", "-c", script, timeout=0.25).run(JOB)
+    assert (outcome.verdict, outcome.error) == ("retry", error)
+
+
+async def test_late_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said on stderr shortly after the program's end still counts."""
+    monkeypatch.setattr(command, "_GRACE", 20)
+    outcome = await run("/bin/sh", "-c", "(sleep 0.1; echo late >&2) & exit 1")
+    assert outcome.error == "exit status 1: late"
+
+
+async def test_cancel_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the program is gone no signal is sent: its number may be somebody else's."""
+    exited, over = command._Process.process_exited, asyncio.Event()
+    monkeypatch.setattr(command._Process, "process_exited", lambda p: (exited(p), over.set()))
+    running = asyncio.create_task(run("/bin/sh", "-c", "sleep 1 & exit 0"))
+    await over.wait()
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "killpg", lambda *signal: sent.append(signal))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert sent == []
+
+
+async def test_no_alarm_stays_set() -> None:
+    """A run that is over is forgotten at once, not when its timeout would have come."""
+    await run("/bin/true")
+    gc.collect()
+    assert not [thing for thing in gc.get_objects() if type(thing) is command._Process]
+
+
+def test_loop_torn_down(tmp_path: Path) -> None:
+    """A loop that ends with a program still running takes the whole group with it."""
+    os.mkfifo(tmp_path / "witness")
+    script = f"trap '' TERM; exec 3>{tmp_path}/witness; sleep 600 & echo up >&3; wait"
+    witness = os.open(tmp_path / "witness", os.O_RDONLY | os.O_NONBLOCK)
+
+    async def main() -> None:
+        up = asyncio.Event()
+        asyncio.get_running_loop().add_reader(witness, up.set)
+        tasks.append(asyncio.create_task(run("/bin/sh", "-c", script)))
+        async with asyncio.timeout(10):
+            await up.wait()
+        asyncio.get_running_loop().remove_reader(witness)
+
+    tasks: list[asyncio.Task[Outcome]] = []
+    asyncio.run(main())
+    assert tasks[0].cancelled()
+    os.set_blocking(witness, True)
+    with os.fdopen(witness, "rb") as pipe:
+        assert pipe.read() == b"up\n"
+
+
+def test_child_watcher() -> None:
+    """The watcher is set without a warning; on 3.11 no thread waits for the child."""
+    program = """if True:
+        import asyncio, pathlib, threading
+        from daemon.core.model import Key
+        from daemon.handlers import Job
+        from daemon.handlers.command import CommandHandler, install_child_watcher
+        async def main():
+            handler = CommandHandler(("/bin/sleep", "600"), timeout=60, kill_after=60)
+            run = asyncio.create_task(handler.run(Job(1, Key("w", b"a"), b"/a", "s", 1, "k")))
+            children = pathlib.Path("/proc/thread-self/children")
+            while not children.read_text(): await asyncio.sleep(0)
+            for _ in range(20): await asyncio.sleep(0)
+            assert threading.active_count() == 1, threading.enumerate()
+            run.cancel()
+            await asyncio.wait([run])
+        install_child_watcher()
+        asyncio.run(main())
+    """
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
