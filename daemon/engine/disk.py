@@ -1,0 +1,139 @@
+"""The disk: one look at a path, one walk of a directory. All of it runs in threads.
+
+The only module that touches watched trees. Nothing here follows a symlink at the last component.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from daemon.core.model import Fingerprint
+from daemon.core.settle import Look, is_quiet
+from daemon.engine.trees import RootId
+
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
+# A file system that knows no leases says one of these; a file that is not ours says EACCES/EPERM.
+_NO_LEASE = frozenset({errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM})
+_PROBE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+class Question(NamedTuple):
+    """A path to look at, below a root that should still be the same directory.
+
+    `quiet` in microseconds, None: do not judge whether it has settled.
+    """
+
+    path: bytes
+    root: RootId | None = None
+    quiet: int | None = None
+    probe: bool = True
+    stood: Fingerprint | None = None
+
+
+class Entry(NamedTuple):
+    """One name in a directory; `seen` for regular files only."""
+
+    name: bytes
+    kind: str
+    seen: Fingerprint | None
+
+
+def fingerprint(st: os.stat_result) -> Fingerprint:
+    """The part of a `stat` that tells one content from another."""
+    return Fingerprint(st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino, st.st_dev)
+
+
+def look_at_all(questions: Sequence[Question]) -> list[Look]:
+    """One look each. Blocks; raises nothing: what the kernel refuses is part of the answer."""
+    return [look_at(question) for question in questions]
+
+
+def look_at(question: Question) -> Look:
+    """What stands at a path now."""
+    try:
+        st = os.lstat(question.path)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return _absent(question.root)
+        return Look("error", error=f"{error.strerror} (lstat)")
+    kind = _kind(st.st_mode)
+    if kind != "file":
+        return Look(kind)
+    seen = fingerprint(st)
+    if question.quiet is None or not is_quiet(
+        seen, time.time_ns() // 1000, question.quiet, question.stood
+    ):
+        return Look("file", seen)
+    closed = is_closed(question.path, seen) if question.probe else None
+    return Look("file", seen, quiet=True, closed=closed)
+
+
+def _absent(root: RootId | None) -> Look:
+    """A file is only absent from a root that is there: an unmounted share removes nothing."""
+    if root is None:
+        return Look("absent")
+    try:
+        st = os.stat(root.path)  # noqa: PTH116 - a path of bytes
+    except OSError as error:
+        return Look("error", error=f"the watched root cannot be reached: {error.strerror}")
+    if (st.st_dev, st.st_ino) != (root.dev, root.ino):
+        return Look("error", error="another directory has taken the place of the watched root")
+    return Look("absent")
+
+
+def is_closed(path: bytes, seen: Fingerprint) -> bool | None:
+    """Does nobody have this file open for writing? None where the kernel would not tell.
+
+    A read lease is granted only while that is so (fcntl(2), F_SETLEASE). It is given back at once:
+    a writer that comes in between waits for a few microseconds.
+    """
+    try:
+        fd = os.open(path, _PROBE_FLAGS)
+    except OSError:
+        return None
+    try:
+        if fingerprint(os.fstat(fd)) != seen:
+            return False
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return None if error.errno in _NO_LEASE else False
+    else:
+        return True
+    finally:
+        os.close(fd)
+
+
+def list_directory(path: bytes) -> list[Entry] | None:
+    """The names in a directory with what one look tells; None where there is no directory.
+
+    Raises:
+        OSError: it is there and cannot be read; nothing may be concluded from that.
+    """
+    try:
+        with os.scandir(path) as entries:
+            return [found for entry in entries if (found := _entry(entry)) is not None]
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise
+
+
+def _entry(entry: os.DirEntry[bytes]) -> Entry | None:
+    """A name that vanishes between listing and look was never there."""
+    try:
+        st = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    kind = _kind(st.st_mode)
+    return Entry(entry.name, kind, fingerprint(st) if kind == "file" else None)
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISREG(mode):
+        return "file"
+    return "directory" if stat.S_ISDIR(mode) else "other"

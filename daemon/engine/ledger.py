@@ -1,0 +1,119 @@
+"""The one way out to the database: group commit, and what to do when it cannot be written."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from daemon.core.model import Key, Record, Row, Transition
+from daemon.engine.batching import Batcher
+from daemon.engine.journal import Journal
+from daemon.errors import StoreUnavailable
+from daemon.store import LastIds, Store
+from daemon.store.rows import record_of_transition
+
+RETRY_SECONDS = 0.5
+Answer = TypeVar("Answer")
+
+
+class Ledger:
+    """Commits transitions in batches. What queues during one commit is the next one.
+
+    While the database cannot be written the batch stays here and is tried again, and everybody
+    who waits for it waits: nothing is lost, and nothing starts whose end could not be recorded.
+    """
+
+    def __init__(self, store: Store, last: LastIds, journal: Journal) -> None:
+        self.store = store
+        self._file_id, self._seq = last
+        self._journal = journal
+        self._commits: Batcher[Transition, Row | None] = Batcher(self._commit)
+        self._reads: Batcher[Key, Row | None] = Batcher(self._read)
+        self._away: set[str] = set()
+        self._away_since = 0.0
+        self._closing = False
+        # Set while the database can be used, as far as the last try tells.
+        self.available = asyncio.Event()
+        self.available.set()
+
+    def commit(self, transition: Transition) -> asyncio.Future[Row | None]:
+        """Resolves after COMMIT: to the row as it is now, or None if another had moved it on.
+
+        Any exception but a database that is away reaches everybody in the batch.
+        """
+        return self._commits.ask(transition)
+
+    def row(self, key: Key) -> asyncio.Future[Row | None]:
+        """The row of a path, None where it has none; read together with what else is asked."""
+        return self._reads.ask(key)
+
+    def closing(self) -> None:
+        """From now on a database that is away is an error: `StoreUnavailable` for who waits."""
+        self._closing = True
+
+    async def close(self) -> None:
+        """Wait until all that was handed over is committed, or has met its error."""
+        self.closing()
+        await self._commits.close()
+        await self._reads.close()
+
+    async def insist(self, what: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Call until the database answers; say when it goes away and when it is back.
+
+        Raises:
+            StoreUnavailable: it is away while the daemon stops.
+        """
+        while True:
+            try:
+                answer = await call()
+            except StoreUnavailable as error:
+                self._gone(what, error)
+                if self._closing:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                self._answered(what)
+                return answer
+
+    def _gone(self, what: str, error: StoreUnavailable) -> None:
+        if not self._away:
+            self._away_since = asyncio.get_running_loop().time()
+            self.available.clear()
+            self._journal.daemon("store_unavailable", "error", error=str(error))
+        self._away.add(what)
+
+    def _answered(self, what: str) -> None:
+        """What failed has to succeed: a lock that stops writers lets readers pass."""
+        if what not in self._away:
+            return
+        self._away.discard(what)
+        if not self._away:
+            self.available.set()
+            seconds = asyncio.get_running_loop().time() - self._away_since
+            self._journal.daemon("store_back", away_seconds=round(seconds, 3))
+
+    async def _read(self, keys: Sequence[Key]) -> list[Row | None]:
+        return await self.insist("read", lambda: self.store.rows(keys))
+
+    async def _commit(self, transitions: Sequence[Transition]) -> list[Row | None]:
+        batch = [self._number(transition) for transition in transitions]
+        try:
+            # A batch that was written though its writer was told otherwise wins on the next try.
+            won = await self.insist(
+                "write", lambda: self.store.apply(batch, self._journal.position)
+            )
+        except BaseException:
+            self._journal.doubtful()
+            raise
+        self._journal.committed([pair[1] for pair, ok in zip(batch, won, strict=True) if ok])
+        return [pair[0].after if ok else None for pair, ok in zip(batch, won, strict=True)]
+
+    def _number(self, transition: Transition) -> tuple[Transition, Record]:
+        self._seq += 1
+        if not transition.before.id:
+            self._file_id += 1
+            before = replace(transition.before, id=self._file_id)
+            after = replace(transition.after, id=self._file_id)
+            transition = replace(transition, before=before, after=after)
+        return transition, record_of_transition(transition, self._seq)

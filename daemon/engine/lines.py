@@ -1,0 +1,156 @@
+"""What a line of the log says, and how it becomes bytes. docs/events.md is its documentation."""
+
+import time
+from base64 import b64encode
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Protocol, cast
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger
+
+from daemon.core.model import Record, Row, Trigger
+
+# journald splits a line at 48 KB and tools choke earlier; one transition has to fit in this.
+LONGEST = 16_000
+_SHORT = 500
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+# A state that somebody should look at is worth more than `info`.
+_LEVEL_OF_STATE = {"failed": "warning", "quarantined": "error"}
+
+_encode = msgspec.json.Encoder().encode
+Sink = Callable[[bytes, int | None], None]
+
+
+class Logger(Protocol):
+    """The part of structlog's bound logger that the journal uses."""
+
+    def log(self, level: int, event: str, **fields: Any) -> Any:  # noqa: ANN401
+        """Write one event, if its level is not filtered out."""
+        ...
+
+
+@lru_cache(maxsize=8)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+def timestamp(at: int) -> str:
+    """RFC 3339, UTC, microseconds."""
+    seconds, micros = divmod(at, 1_000_000)
+    return f"{_second(seconds)}.{micros:06d}Z"
+
+
+def readable(path: bytes) -> str:
+    r"""The path as text; what is not UTF-8 in it shows as `\xff`."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+def path_fields(name: str, path: bytes) -> dict[str, str]:
+    """A path readable, and exact in base 64 beside it where it is not UTF-8."""
+    text = readable(path)
+    if text.encode() == path:
+        return {name: text}
+    return {name: text, f"{name}_b64": b64encode(path).decode()}
+
+
+def level_of(record: Record) -> str:
+    """The level of a committed transition's line."""
+    return _LEVEL_OF_STATE.get(record.to_state, "info")
+
+
+def fields_of(record: Record) -> dict[str, Any]:
+    """The fields of a committed transition's line, without `timestamp`, `level` and `event`."""
+    fields: dict[str, Any] = {
+        "outcome": "success",
+        "attempt_id": record.attempt_id,
+        "file_id": record.file_id,
+        "watch": record.watch,
+        **path_fields("path", record.path),
+        "from_state": record.from_state,
+        "to_state": record.to_state,
+        "guard_result": True if record.guard else None,
+        "error": record.error,
+    }
+    optional = {
+        "guard": record.guard,
+        "version": record.version,
+        "step": record.step,
+        "attempt": record.attempt,
+        "duration_ms": record.duration_ms,
+        "size": record.size,
+        "due_at": timestamp(record.due_at) if record.due_at else None,
+        "evidence": record.evidence,
+        "cause": record.cause,
+        "node": record.node,
+    }
+    fields.update((name, value) for name, value in optional.items() if value is not None)
+    if record.old_path is not None:
+        fields.update(path_fields("old_path", record.old_path))
+    return fields
+
+
+def fields_of_attempt(trigger: Trigger, row: Row, attempt_id: str, node: str) -> dict[str, Any]:
+    """The fields of an attempt that changed nothing: the caller adds `outcome` and the reason."""
+    return {
+        "outcome": "",
+        "attempt_id": attempt_id,
+        "file_id": row.id or None,
+        "watch": row.key.watch,
+        **path_fields("path", row.key.path),
+        "from_state": row.state,
+        "to_state": row.state,
+        "guard_result": None,
+        "error": None,
+        "version": row.version,
+        "cause": trigger.cause,
+        "node": node,
+    }
+
+
+def _shorten(line: EventDict) -> EventDict:
+    """The same line with its long texts cut; an exact path stands in `path_b64` all the same."""
+    cut = dict(line)
+    for name in ("error", "path", "old_path"):
+        text = cut.get(name)
+        if isinstance(text, str) and len(text) > _SHORT:
+            if name != "error":
+                cut.setdefault(f"{name}_b64", b64encode(text.encode()).decode())
+            cut[name] = text[:_SHORT] + "..."
+    return cut
+
+
+def _render(
+    _logger: object, level: str, event: EventDict
+) -> tuple[tuple[bytes, int | None], dict[str, Any]]:
+    """The last processor: keys in their documented order, as one line of JSON."""
+    seq = event.pop("_seq", None)
+    at = event.pop("_at", None) or time.time_ns() // 1000
+    name = event.pop("event")
+    line = {"timestamp": timestamp(at), "level": level, "event": name, **event}
+    encoded = _encode(line)
+    if len(encoded) > LONGEST:
+        encoded = _encode(_shorten(line))
+    return (encoded + b"\n", seq), {}
+
+
+class _Sink:
+    """What structlog calls with the finished line, whatever the level."""
+
+    def __init__(self, write: Sink) -> None:
+        self.debug = self.info = self.warning = self.error = write
+
+
+def make_logger(level: str, write: Sink) -> FilteringBoundLogger:
+    """A structlog logger of our own: an object, for a module-level one stays with its first stream.
+
+    `write` receives each line with the `_seq` that was logged with it.
+    """
+    logger = structlog.wrap_logger(
+        _Sink(write),
+        processors=[_render],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        context_class=dict,
+    )
+    return cast("FilteringBoundLogger", logger.bind())

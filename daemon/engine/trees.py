@@ -1,0 +1,54 @@
+"""One watched tree as the engine sees it: its policy with everything computed once."""
+
+import os
+from typing import NamedTuple
+
+from daemon.config import Step, Watch
+from daemon.core.policy import Matcher
+
+
+class RootId(NamedTuple):
+    """Which directory a root is, whatever its path shows later."""
+
+    path: bytes
+    dev: int
+    ino: int
+
+
+class Tree:
+    """A watch at run time. Durations in microseconds."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.name = watch.name
+        self.root = watch.root
+        self.steps = watch.step_names
+        self.quiet = int(watch.settle.quiet * 1_000_000)
+        self.probe = watch.settle.writers == "probe"
+        self.matcher = Matcher(watch.include, watch.exclude)
+        self.root_id: RootId | None = None
+        # Files that the kernel last touched before this moment are adopted, not processed.
+        self.adopt_before = 0
+        self._step = {step.name: step for step in watch.step}
+
+    def step(self, name: str | None) -> Step | None:
+        """The configuration of a step; None for one that is no longer configured."""
+        return self._step.get(name or "")
+
+    def absolute(self, path: bytes) -> bytes:
+        """A path below the root as the kernel takes it."""
+        return self.root + b"/" + path if path else self.root
+
+    def relative(self, absolute: bytes) -> bytes | None:
+        """The path below the root; None for the root itself and for what lies elsewhere."""
+        if not absolute.startswith(self.root + b"/"):
+            return None
+        return absolute[len(self.root) + 1 :]
+
+    def identify_root(self) -> RootId | None:
+        """Which directory stands at the root's path now; None where there is none. Blocks."""
+        try:
+            st = os.stat(self.root)  # noqa: PTH116 - a path of bytes
+        except OSError:
+            return None
+        return RootId(self.root, st.st_dev, st.st_ino)
