@@ -1,0 +1,1 @@
+"""Reasons to touch a file. Each source only feeds the inbox; none calls the pipeline."""
