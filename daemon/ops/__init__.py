@@ -1,0 +1,1 @@
+"""What operators and their tools see of the daemon: each module serves one of them."""

@@ -1,0 +1,227 @@
+"""The composition root: builds the parts, starts them in order, and stops them in order."""
+
+import asyncio
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+
+from daemon import __version__
+from daemon.config import Config
+from daemon.engine.clock import now_us
+from daemon.engine.dispatcher import Dispatcher
+from daemon.engine.filesystems import must_poll
+from daemon.engine.inbox import Inbox
+from daemon.engine.journal import Journal
+from daemon.engine.ledger import Ledger
+from daemon.engine.output import Output
+from daemon.engine.pipeline import Pipeline
+from daemon.engine.trees import Tree
+from daemon.errors import AlreadyRunning
+from daemon.handlers.command import CommandHandler
+from daemon.ops.systemd import Notifier, feed_watchdog
+from daemon.sources.alarms import Alarms
+from daemon.sources.hints import Hints
+from daemon.sources.reconciler import Reconciler
+from daemon.sources.recovery import recover
+from daemon.store import Store, open_store
+
+# A log whose reader stalls, or a database that is away, may hold up the stop for so long.
+FLUSH_SECONDS = 5.0
+STORE_CHECK_SECONDS = 5.0
+
+
+class Service:
+    """One daemon, from its first line to its last."""
+
+    def __init__(self, config: Config, store: Store, journal: Journal, ledger: Ledger) -> None:
+        self._config = config
+        self._store = store
+        self._journal = journal
+        self._ledger = ledger
+        self._notifier = Notifier()
+        self._trees = {watch.name: Tree(watch) for watch in config.watch}
+        self._inbox = Inbox()
+        self._dispatcher = Dispatcher(self._inbox, ledger)
+        for tree in self._trees.values():
+            self._dispatcher.add(tree, handlers_of(tree))
+        self._alarms = Alarms(self._inbox, ledger)
+        self._reconciler = Reconciler(self._trees, self._inbox, ledger, journal)
+        self._pipeline = Pipeline(
+            config.daemon.node,
+            self._trees,
+            self._inbox,
+            ledger,
+            journal,
+            self._dispatcher,
+            self._alarms,
+        )
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    def stop(self) -> None:
+        """End in good order; called a second time, end at once."""
+        (self._hurry if self._stop.is_set() else self._stop).set()
+
+    async def run(self) -> None:
+        """Serve until told to stop, and write the last line."""
+        since = time.monotonic()
+        self._journal.daemon("started", version=__version__, pid=os.getpid())
+        async with asyncio.TaskGroup() as tasks:
+            journal = tasks.create_task(self._journal.run())
+            pipeline = tasks.create_task(self._pipeline.run())
+            serving = tasks.create_task(self._serve())
+            await self._stop.wait()
+            await self._wind_down(serving, pipeline)
+            self._journal.daemon("stopped", uptime_seconds=round(time.monotonic() - since, 3))
+            self._journal.close()
+            # What cannot be written now is owed, and the next start writes it.
+            await asyncio.wait([journal], timeout=FLUSH_SECONDS)
+            journal.cancel()
+
+    async def _wind_down(self, serving: asyncio.Task[None], pipeline: asyncio.Task[None]) -> None:
+        """Nothing new comes in; what runs is finished or interrupted; all of it is committed."""
+        self._notifier.stopping()
+        self._journal.daemon("stopping", running=len(self._dispatcher.running))
+        await _cancelled(serving)
+        await self._dispatcher.drain(self._config.daemon.drain, self._hurry)
+        self._ledger.closing()
+        await self._inbox.idle()
+        await _cancelled(pipeline)
+        await self._ledger.close()
+
+    async def _serve(self) -> None:
+        """Everything that brings work in, or begins it."""
+        await self._know_trees()
+        await recover(self._trees.values(), self._inbox, self._ledger)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._dispatcher.run())
+            tasks.create_task(self._alarms.run())
+            tasks.create_task(self._reconciler.run_requests())
+            tasks.create_task(self._check_store())
+            tasks.create_task(feed_watchdog(self._notifier, self._store.ping))
+            scans = [tasks.create_task(self._watch(tree, tasks)) for tree in self._trees.values()]
+            await asyncio.gather(*scans)
+            self._journal.daemon("ready", watches=len(self._trees))
+            self._notifier.ready()
+            self._notifier.status(f"serving {len(self._trees)} watches")
+
+    async def _check_store(self) -> None:
+        """Notice a database that was replaced or removed under us, and start nothing more."""
+        while True:
+            await asyncio.sleep(STORE_CHECK_SECONDS)
+            await self._ledger.insist("check", self._store.ping)
+
+    async def _know_trees(self) -> None:
+        for tree in self._trees.values():
+            tree.root_id = await asyncio.to_thread(tree.identify_root)
+            mark = await self._store.mark_watch(tree.name, now_us())
+            if tree.watch.existing == "adopt" and not mark.adopted:
+                tree.adopt_before = mark.first_seen
+
+    async def _watch(self, tree: Tree, tasks: asyncio.TaskGroup) -> None:
+        """Watch a tree, and only then scan it: what changes in between is seen by the watcher."""
+        polled = await asyncio.to_thread(must_poll, tree.watch.mode, tree.root)
+        hints = Hints(tree, self._inbox, self._journal, polled=polled)
+        tasks.create_task(hints.run())
+        await hints.watching.wait()
+        await self._reconciler.reconcile(tree)
+        if tree.adopt_before:
+            await self._inbox.idle()
+            await self._store.mark_adopted(tree.name)
+            tree.adopt_before = 0
+        period = min(tree.watch.poll, tree.watch.reconcile) if polled else tree.watch.reconcile
+        tasks.create_task(self._reconciler.run_periodic(tree, period))
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def serve(config: Config) -> None:
+    """Run the daemon that a configuration describes until a signal ends it.
+
+    Raises:
+        AlreadyRunning: another daemon has this state folder.
+        StoreTooNew: a newer treewarden wrote the database.
+        StoreUnavailable: the database cannot be opened.
+        OSError: a folder or the log cannot be made.
+    """
+    _make_folders(config)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(hold_state_dir(config.daemon.state_dir))
+        opened = open_store(config.daemon.store, config.daemon.state_dir)
+        store = await stack.enter_async_context(opened)
+        output = Output.to(config.log.output)
+        position = await store.journaled()
+        journal = Journal(output, store, position, config.log.level, config.daemon.node)
+        ledger = Ledger(store, await store.last_ids(), journal)
+        service = Service(config, store, journal, ledger)
+        stack.enter_context(_signals(service))
+        await service.run()
+
+
+def _make_folders(config: Config) -> None:
+    config.daemon.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    for watch in config.watch:
+        if watch.create:
+            watch.path.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def hold_state_dir(state_dir: Path) -> Iterator[None]:
+    """Be the only daemon on this folder: a lock that the kernel gives back when the process ends.
+
+    Raises:
+        AlreadyRunning: somebody else is.
+    """
+    fd = os.open(state_dir / "treewarden.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        _lock(fd, state_dir)
+        os.truncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int, state_dir: Path) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(fd, 32, 0).decode(errors="replace").strip()
+        pid = int(text) if text.isdigit() else 0
+        raise AlreadyRunning(
+            f"{state_dir} is in use by the daemon with pid {pid or 'unknown'}; stop that one "
+            "first, or give this one a state_dir of its own",
+            pid,
+        ) from None
+
+
+@contextmanager
+def _signals(service: Service) -> Iterator[None]:
+    """SIGTERM and SIGINT stop the service, a second one hurries it; SIGIO is a lease's business."""
+    loop = asyncio.get_running_loop()
+    # A writer that comes while a read lease is held makes the kernel send this; its default is
+    # to end the process. A handler, not SIG_IGN: programs that we start must not inherit that.
+    before = signal.signal(signal.SIGIO, lambda *_: None)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, service.stop)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        signal.signal(signal.SIGIO, before)
+
+
+def handlers_of(tree: Tree) -> dict[str, CommandHandler]:
+    """A handler for each step of a watch."""
+    return {
+        step.name: CommandHandler(step.command, timeout=step.timeout, kill_after=step.kill_after)
+        for step in tree.watch.step
+    }
