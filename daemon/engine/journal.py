@@ -10,13 +10,13 @@ from collections import deque
 from typing import Any
 
 from daemon.core.model import Key, Record, Refused, Row, Trigger
+from daemon.core.texts import path_fields
 from daemon.engine.lines import (
     LEVELS,
     fields_of,
     fields_of_attempt,
     level_of,
     make_logger,
-    path_fields,
 )
 from daemon.engine.output import Output
 from daemon.errors import StoreUnavailable
@@ -42,6 +42,8 @@ class Journal:
         self._log = make_logger(level, self._append)
         self._lines: deque[tuple[bytes, int | None]] = deque()
         self._wake = asyncio.Event()
+        # Set while every line there is has been written, or the output is gone.
+        self.caught_up = asyncio.Event()
         self._position = self._rendered = self._marked = position
         # What a former run still owes comes first.
         self._behind = True
@@ -63,13 +65,13 @@ class Journal:
             self._behind = True
         if not self._behind:
             self._render(records)
-        self._wake.set()
+        self._rouse()
 
     def doubtful(self) -> None:
         """A commit ended in an error: only the database knows what it holds."""
         self._behind = True
         self._commits += 1
-        self._wake.set()
+        self._rouse()
 
     def refused(self, trigger: Trigger, row: Row, refused: Refused, attempt_id: str) -> None:
         """The life cycle did not allow this attempt."""
@@ -116,6 +118,7 @@ class Journal:
             elif self._closing:
                 break
             else:
+                self.caught_up.set()
                 self._wake.clear()
                 await self._wake.wait()
         await self._output.close()
@@ -126,6 +129,10 @@ class Journal:
             self._dropped += 1
         else:
             self._log.log(LEVELS[level], event, **fields)
+        self._rouse()
+
+    def _rouse(self) -> None:
+        self.caught_up.clear()
         self._wake.set()
 
     def _append(self, line: bytes, seq: int | None) -> None:
@@ -179,6 +186,7 @@ class Journal:
     async def _mark(self) -> None:
         """Store the position if no commit takes it along, so that a crash repeats few lines."""
         if not self._closing:
+            self.caught_up.set()
             self._wake.clear()
             try:
                 await asyncio.wait_for(self._wake.wait(), MARK_SECONDS)

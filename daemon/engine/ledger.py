@@ -1,6 +1,7 @@
 """The one way out to the database: group commit, and what to do when it cannot be written."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -14,6 +15,8 @@ from daemon.store import LastIds, Store
 from daemon.store.rows import record_of_transition
 
 RETRY_SECONDS = 0.5
+# Rows in memory, about 1 KB each.
+RECENT = 2_048
 Answer = TypeVar("Answer")
 
 
@@ -30,6 +33,7 @@ class Ledger:
         self._journal = journal
         self._commits: Batcher[Transition, Row | None] = Batcher(self._commit)
         self._reads: Batcher[Key, Row | None] = Batcher(self._read)
+        self._recent: OrderedDict[Key, Row] = OrderedDict()
         self._away: set[str] = set()
         self._away_since = 0.0
         self._closing = False
@@ -44,9 +48,13 @@ class Ledger:
         """
         return self._commits.ask(transition)
 
-    def row(self, key: Key) -> asyncio.Future[Row | None]:
-        """The row of a path, None where it has none; read together with what else is asked."""
-        return self._reads.ask(key)
+    async def row(self, key: Key) -> Row | None:
+        """The row of a path, None where it has none.
+
+        What was committed lately is in memory, for a file on its way has several transitions in a
+        short time; the rest is read, together with what else is asked.
+        """
+        return self._recent.get(key) or await self._reads.ask(key)
 
     def closing(self) -> None:
         """From now on a database that is away is an error: `StoreUnavailable` for who waits."""
@@ -107,7 +115,17 @@ class Ledger:
             self._journal.doubtful()
             raise
         self._journal.committed([pair[1] for pair, ok in zip(batch, won, strict=True) if ok])
-        return [pair[0].after if ok else None for pair, ok in zip(batch, won, strict=True)]
+        return [self._outcome(pair[0], ok) for pair, ok in zip(batch, won, strict=True)]
+
+    def _outcome(self, transition: Transition, won: bool) -> Row | None:  # noqa: FBT001 - a fact
+        before, after = transition.before, transition.after
+        self._recent.pop(before.key, None)
+        if not won:
+            return None
+        self._recent[after.key] = after
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
+        return after
 
     def _number(self, transition: Transition) -> tuple[Transition, Record]:
         self._seq += 1

@@ -3,7 +3,6 @@
 import time
 from base64 import b64encode
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -11,6 +10,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger
 
 from daemon.core.model import Record, Row, Trigger
+from daemon.core.texts import path_fields, timestamp
 
 # journald splits a line at 48 KB and tools choke earlier; one transition has to fit in this.
 LONGEST = 16_000
@@ -18,6 +18,19 @@ _SHORT = 500
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 # A state that somebody should look at is worth more than `info`.
 _LEVEL_OF_STATE = {"failed": "warning", "quarantined": "error"}
+
+_WHERE_THEY_APPLY = (
+    "guard",
+    "version",
+    "step",
+    "attempt",
+    "duration_ms",
+    "size",
+    "due_at",
+    "evidence",
+    "cause",
+    "node",
+)
 
 _encode = msgspec.json.Encoder().encode
 Sink = Callable[[bytes, int | None], None]
@@ -29,30 +42,6 @@ class Logger(Protocol):
     def log(self, level: int, event: str, **fields: Any) -> Any:  # noqa: ANN401
         """Write one event, if its level is not filtered out."""
         ...
-
-
-@lru_cache(maxsize=8)
-def _second(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-
-
-def timestamp(at: int) -> str:
-    """RFC 3339, UTC, microseconds."""
-    seconds, micros = divmod(at, 1_000_000)
-    return f"{_second(seconds)}.{micros:06d}Z"
-
-
-def readable(path: bytes) -> str:
-    r"""The path as text; what is not UTF-8 in it shows as `\xff`."""
-    return path.decode("utf-8", "backslashreplace")
-
-
-def path_fields(name: str, path: bytes) -> dict[str, str]:
-    """A path readable, and exact in base 64 beside it where it is not UTF-8."""
-    text = readable(path)
-    if text.encode() == path:
-        return {name: text}
-    return {name: text, f"{name}_b64": b64encode(path).decode()}
 
 
 def level_of(record: Record) -> str:
@@ -73,19 +62,12 @@ def fields_of(record: Record) -> dict[str, Any]:
         "guard_result": True if record.guard else None,
         "error": record.error,
     }
-    optional = {
-        "guard": record.guard,
-        "version": record.version,
-        "step": record.step,
-        "attempt": record.attempt,
-        "duration_ms": record.duration_ms,
-        "size": record.size,
-        "due_at": timestamp(record.due_at) if record.due_at else None,
-        "evidence": record.evidence,
-        "cause": record.cause,
-        "node": record.node,
-    }
-    fields.update((name, value) for name, value in optional.items() if value is not None)
+    for name in _WHERE_THEY_APPLY:
+        value = getattr(record, name)
+        if value is not None:
+            fields[name] = value
+    if record.due_at is not None:
+        fields["due_at"] = timestamp(record.due_at)
     if record.old_path is not None:
         fields.update(path_fields("old_path", record.old_path))
     return fields

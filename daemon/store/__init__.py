@@ -4,9 +4,7 @@ A store has one writer, and that is the ledger. Every method raises `StoreUnavai
 database cannot answer now; then nothing was changed, or `apply` finds out on the next try.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from daemon.core.model import Key, Record, Row, Transition
@@ -94,19 +92,3 @@ class Store(Protocol):
     async def ping(self) -> None:
         """Answer, from the very file that was opened."""
         ...
-
-
-@asynccontextmanager
-async def open_store(url: str, state_dir: Path) -> AsyncIterator[Store]:
-    """Open (and create or migrate) the store that the configuration names, and close it again.
-
-    Raises:
-        StoreTooNew: a newer treewarden wrote it.
-        StoreUnavailable: it cannot be opened now.
-    """
-    if url != "sqlite":
-        raise ValueError(f"no such store: {url}")
-    from daemon.store.sqlite import SqliteStore  # noqa: PLC0415 - only the chosen kind is imported
-
-    async with SqliteStore.open(state_dir / "treewarden.db") as store:
-        yield store

@@ -7,10 +7,12 @@ which does not have to wait for the writer. Both belong to this object alone.
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import aiosqlite
 
@@ -27,6 +29,7 @@ BUSY_MS = 250
 # Statements are prepared for these numbers of paths only, so that the statement cache hits.
 _KEY_CHUNKS = (1, 8, 64, 512)
 _NO_KEY: Values = (None, None, None)
+Answer = TypeVar("Answer")
 
 
 @contextmanager
@@ -40,19 +43,27 @@ def _unavailable(path: Path) -> Iterator[None]:
         raise StoreUnavailable(f"{path}: {error}") from error
 
 
+class _Connection(aiosqlite.Connection):
+    """A connection that runs a whole function in its thread.
+
+    One hop a transaction instead of one a statement (7 us a row against 20 at ten in flight), and
+    nobody can be cancelled between BEGIN and COMMIT.
+    """
+
+    async def run(self, work: Callable[[sqlite3.Connection], Answer]) -> Answer:
+        """Call `work` with the connection, in the connection's thread."""
+        answer: Answer = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
+        return answer
+
+
 class SqliteStore:
     """Implements `Store`. Make one with `open`."""
 
-    def __init__(
-        self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection
-    ) -> None:
+    def __init__(self, path: Path, writer: _Connection, reader: _Connection) -> None:
         self._path = path
         self._inode = path.stat().st_ino
         self._writer = writer
         self._reader = reader
-        # The writer's connection has one transaction at a time; a second coroutine must not
-        # find itself inside the first one's.
-        self._writing = asyncio.Lock()
 
     @classmethod
     @asynccontextmanager
@@ -66,9 +77,9 @@ class SqliteStore:
         async with AsyncExitStack() as connections:
             with _unavailable(path):
                 writer = await connections.enter_async_context(_connect(path))
-                await _prepare(writer, path)
+                await writer.run(partial(_prepare, path))
                 reader = await connections.enter_async_context(_connect(path))
-                await reader.execute_fetchall("PRAGMA query_only = ON")
+                await reader.run(lambda db: db.execute("PRAGMA query_only = ON").close())
             yield cls(path, writer, reader)
 
     async def last_ids(self) -> LastIds:
@@ -77,56 +88,9 @@ class SqliteStore:
         return LastIds(file_id, max(seq, journaled))
 
     async def apply(self, batch: Sequence[tuple[Transition, Record]], journaled: int) -> list[bool]:
-        """See `Store`. The whole batch at once; one by one only after somebody lost a race."""
+        """See `Store`."""
         with _unavailable(self._path):
-            async with self._writing, self._transaction():
-                if await self._apply_all(batch, journaled):
-                    return [True] * len(batch)
-                await self._writer.execute("ROLLBACK")
-                await self._writer.execute("BEGIN IMMEDIATE")
-                return [await self._apply_one(*pair) for pair in batch]
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[None]:
-        await self._writer.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            await self._writer.execute("COMMIT")
-        except BaseException:
-            # A full disk rolls back by itself; only then is there nothing to roll back.
-            if self._writer.in_transaction:
-                await self._writer.execute("ROLLBACK")
-            raise
-
-    async def _apply_all(self, batch: Sequence[tuple[Transition, Record]], journaled: int) -> bool:
-        """Write it all; False if a row had moved on, and then the caller rolls back."""
-        new = [row_values(t.after) for t, _ in batch if t.before.version == 0]
-        known = [row_values(t.after) for t, _ in batch if t.before.version]
-        moved = [row_values(t.after) for t, _ in batch if t.before.key != t.after.key]
-        if new and await self._changed("insert_file_if_new", new) != len(new):
-            return False
-        if known and await self._changed("update_file_if_version", known) != len(known):
-            return False
-        if moved:
-            await self._changed("rename_file_if_version", moved)
-        await self._changed("insert_transition", (record_values(record) for _, record in batch))
-        await self._writer.execute(SQL["advance_journal"], (journaled,))
-        return True
-
-    async def _apply_one(self, transition: Transition, record: Record) -> bool:
-        after = transition.after
-        name = "update_file_if_version" if transition.before.version else "insert_file_if_new"
-        if await self._changed(name, [row_values(after)]) == 0:
-            attempt = (after.id, after.version, transition.attempt_id)
-            return bool(await self._writer.execute_fetchall(SQL["find_transition"], attempt))
-        if transition.before.key != after.key:
-            await self._changed("rename_file_if_version", [row_values(after)])
-        await self._changed("insert_transition", [record_values(record)])
-        return True
-
-    async def _changed(self, name: str, values: Iterable[Values]) -> int:
-        """Run one statement for each of the values; the number of rows changed in all."""
-        return (await self._writer.executemany(SQL[name], values)).rowcount
+            return await self._writer.run(partial(_apply, batch, journaled))
 
     async def rows(self, keys: Sequence[Key]) -> list[Row | None]:
         """See `Store`."""
@@ -202,35 +166,98 @@ class SqliteStore:
 
     async def _write(self, name: str, *values: object) -> None:
         with _unavailable(self._path):
-            async with self._writing:
-                await self._writer.execute(SQL[name], values)
+            await self._writer.run(lambda db: db.execute(SQL[name], values).close())
 
     async def _read(self, name: str, *values: object) -> list[Values]:
         return await self._fetch(SQL[name], values)
 
     async def _fetch(self, sql: str, values: Sequence[object]) -> list[Values]:
         with _unavailable(self._path):
-            return list(await self._reader.execute_fetchall(sql, values))  # type: ignore[arg-type]
+            return await self._reader.run(lambda db: db.execute(sql, tuple(values)).fetchall())
+
+
+def _apply(
+    batch: Sequence[tuple[Transition, Record]], journaled: int, db: sqlite3.Connection
+) -> list[bool]:
+    """The whole batch at once; one by one only after somebody lost a race."""
+    with _transaction(db):
+        if _apply_all(db, batch, journaled):
+            return [True] * len(batch)
+        db.execute("ROLLBACK")
+        db.execute("BEGIN IMMEDIATE")
+        return [_apply_one(db, *pair) for pair in batch]
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        # A full disk rolls back by itself; only then is there nothing to roll back.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _apply_all(
+    db: sqlite3.Connection, batch: Sequence[tuple[Transition, Record]], journaled: int
+) -> bool:
+    """Write it all; False if a row had moved on, and then the caller rolls back."""
+    new = [row_values(t.after) for t, _ in batch if t.before.version == 0]
+    known = [row_values(t.after) for t, _ in batch if t.before.version]
+    moved = [row_values(t.after) for t, _ in batch if t.before.key != t.after.key]
+    if new and _changed(db, "insert_file_if_new", new) != len(new):
+        return False
+    if known and _changed(db, "update_file_if_version", known) != len(known):
+        return False
+    if moved:
+        _changed(db, "rename_file_if_version", moved)
+    _changed(db, "insert_transition", (record_values(record) for _, record in batch))
+    db.execute(SQL["advance_journal"], (journaled,))
+    return True
+
+
+def _apply_one(db: sqlite3.Connection, transition: Transition, record: Record) -> bool:
+    after = transition.after
+    name = "update_file_if_version" if transition.before.version else "insert_file_if_new"
+    if _changed(db, name, [row_values(after)]) == 0:
+        attempt = (after.id, after.version, transition.attempt_id)
+        return db.execute(SQL["find_transition"], attempt).fetchone() is not None
+    if transition.before.key != after.key:
+        _changed(db, "rename_file_if_version", [row_values(after)])
+    _changed(db, "insert_transition", [record_values(record)])
+    return True
+
+
+def _changed(db: sqlite3.Connection, name: str, values: Iterable[Values]) -> int:
+    """Run one statement for each of the values; the number of rows changed in all."""
+    return db.executemany(SQL[name], values).rowcount
 
 
 @asynccontextmanager
-async def _connect(path: Path) -> AsyncIterator[aiosqlite.Connection]:
-    async with aiosqlite.connect(path, isolation_level=None, cached_statements=256) as db:
-        await db.execute_fetchall(f"PRAGMA busy_timeout = {BUSY_MS}")
-        await db.execute_fetchall("PRAGMA synchronous = FULL")
+async def _connect(path: Path) -> AsyncIterator[_Connection]:
+    connect = partial(sqlite3.connect, path, isolation_level=None, cached_statements=256)
+    db = _Connection(connect, iter_chunk_size=64)
+    async with db:
+        await db.run(_configure)
         yield db
 
 
-async def _prepare(db: aiosqlite.Connection, path: Path) -> None:
+def _configure(db: sqlite3.Connection) -> None:
+    db.execute(f"PRAGMA busy_timeout = {BUSY_MS}").close()
+    db.execute("PRAGMA synchronous = FULL").close()
+
+
+def _prepare(path: Path, db: sqlite3.Connection) -> None:
     """Write-ahead log on, and every migration that this file has not had, each in a transaction."""
-    ((version,),) = await db.execute_fetchall("PRAGMA user_version")
+    ((version,),) = db.execute("PRAGMA user_version").fetchall()
     if version > len(MIGRATIONS):
         raise StoreTooNew(
             f"{path} has schema version {version}, written by a newer treewarden; this one knows "
             f"up to {len(MIGRATIONS)}. Install that newer version, or use another state_dir"
         )
-    await db.execute_fetchall("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA journal_mode = WAL").close()
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        await db.executescript(
-            f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;"
-        )
+        db.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")

@@ -15,7 +15,6 @@ from daemon.core.model import Key
 from daemon.handlers import Job, Outcome, command
 from daemon.handlers.command import CommandHandler
 
-ROOT = Path(__file__).parents[2]
 JOB = Job(7, Key("incoming", b"in/a.csv"), b"/srv/in/a.csv", "load", 2, "k-1")
 
 DESCRIPTORS = """if True:
@@ -53,11 +52,8 @@ async def received(tmp_path: Path, *arguments: str, job: Job = JOB) -> list[byte
         ("{name}", b"a.csv"),
         ("{watch}/{step}", b"incoming/load"),
         ("--in={path}:{name}", b"--in=/srv/in/a.csv:a.csv"),
-        ("{{path}}", b"{path}"),
         ("{{{name}}}", b"{a.csv}"),
         ("100 % %s %(path)b $HOME *", b"100 % %s %(path)b $HOME *"),
-        ("größe", "größe".encode()),
-        ("", b""),
     ],
 )
 async def test_template(tmp_path: Path, argument: str, becomes: bytes) -> None:
@@ -79,10 +75,6 @@ def test_bad_template(argument: str) -> None:
     """A brace that is no placeholder is refused when the handler is made, not at the first file."""
     with pytest.raises(ValueError, match=r"is none of \{path\}"):
         handler("/bin/true", argument)
-
-
-def test_no_program() -> None:
-    """An empty command is refused when the handler is made."""
     with pytest.raises(ValueError, match="name of a program"):
         handler()
 
@@ -91,13 +83,11 @@ async def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """A handler gets the daemon's environment, less systemd's words to the daemon, plus the job."""
     for name in list(os.environ):
         monkeypatch.delenv(name)
-    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"):
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "TREEWARDEN_STEP"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("KEPT", "käse")
-    monkeypatch.setenv("TREEWARDEN_STEP", "another's")
     job = Job(7, Key("incoming", b"in/\xff"), b"/srv/in/\xff", "load", 2, "k-1")
-    outcome = await run("/bin/cp", "/proc/self/environ", str(tmp_path / "environ"), job=job)
-    assert outcome.verdict == "success"
+    await run("/bin/cp", "/proc/self/environ", str(tmp_path / "environ"), job=job)
     assert sorted((tmp_path / "environ").read_bytes().split(b"\0")[:-1]) == [
         "KEPT=käse".encode(),
         b"TREEWARDEN_ATTEMPT=2",
@@ -129,10 +119,9 @@ async def test_standard_streams() -> None:
 )
 async def test_death_by_signal(signal: str, said: str) -> None:
     """A program that a signal ends failed, and the error names the signal."""
-    outcome = await run("/bin/sh", "-c", f"kill -{signal} $$")
-    assert (outcome.verdict, outcome.error) == ("retry", said)
-    outcome = await run("/bin/sh", "-c", f"echo oh >&2; kill -{signal} $$")
-    assert outcome.error == f"{said}: oh"
+    for words, error in (("", said), ("oh", f"{said}: oh")):
+        outcome = await run("/bin/sh", "-c", f"echo {words} >&2; kill -{signal} $$")
+        assert (outcome.verdict, outcome.error) == ("retry", error)
 
 
 @pytest.mark.parametrize(
@@ -157,21 +146,17 @@ async def test_program_that_cannot_run(
         program.mkdir()
     outcome = await run(str(program), "{path}")
     assert outcome.verdict == "retry"
-    assert outcome.error is not None
-    assert outcome.error.startswith(f"cannot run {program}: {why}")
+    assert f"{outcome.error}".startswith(f"cannot run {program}: {why}")
 
 
-async def test_too_long_to_start() -> None:
-    """Arguments that the kernel refuses fail the file."""
-    outcome = await run("/bin/true", "x" * 200_000)
-    assert outcome.error == "cannot run /bin/true: Argument list too long"
-
-
-async def test_impossible_job() -> None:
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [(b"/" + b"x" * 200_000, "Argument list too long"), (b"/a\0b", "embedded null byte")],
+)
+async def test_impossible_job(path: bytes, why: str) -> None:
     """Even a job that no kernel would take comes back as an outcome, not as an exception."""
-    job = Job(7, Key("w", b"a\0b"), b"/srv/a\0b", "s", 1, "k")
-    outcome = await run("/bin/true", "{path}", job=job)
-    assert (outcome.verdict, outcome.error) == ("retry", "cannot run /bin/true: embedded null byte")
+    outcome = await run("/bin/true", "{path}", job=Job(7, Key("w", b"a"), path, "s", 1, "k"))
+    assert (outcome.verdict, outcome.error) == ("retry", f"cannot run /bin/true: {why}")
 
 
 async def test_no_descriptors_left() -> None:
@@ -182,9 +167,8 @@ async def test_no_descriptors_left() -> None:
         probe = os.dup(0)
         os.close(probe)
         resource.setrlimit(resource.RLIMIT_NOFILE, (probe + spare, limits[1]))
-        outcomes = [await run("/bin/true") for _ in range(3)]
+        errors = {(await run("/bin/true")).error for _ in range(3)}
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        errors = {outcome.error for outcome in outcomes}
         assert errors in ({None}, {"cannot run /bin/true: Too many open files"})
     assert errors == {None}
     assert descriptors() == before
@@ -195,8 +179,7 @@ async def test_no_descriptors_left() -> None:
     [
         (rb"gr\303\266\303\237e", "größe"),
         (rb"\377 \342\202", "\\xff \\xe2\\x82"),
-        (rb"a\000b", "a\\x00b"),
-        (rb"\n  two\n lines \n", "two\n lines"),
+        (rb"\n a\000b \n", "a\\x00b"),
     ],
 )
 async def test_stderr_is_text(said: bytes, kept: str) -> None:
@@ -209,8 +192,7 @@ async def test_stderr_is_text(said: bytes, kept: str) -> None:
 async def test_stderr_is_cut_between_characters(said: str) -> None:
     """The tail is cut to 4096 bytes of UTF-8, and no character is torn."""
     outcome = await run("/bin/sh", "-c", f"printf '{said}' >&2; exit 1")
-    assert outcome.error is not None
-    tail = outcome.error.removeprefix("exit status 1: ")
+    tail = f"{outcome.error}".removeprefix("exit status 1: ")
     assert 4090 <= len(tail.encode()) <= 4096
     assert set(tail) <= set("€") or set(tail) <= set("\\xf")
 
@@ -246,8 +228,14 @@ async def test_late_words(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_cancel_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the program is gone no signal is sent: its number may be somebody else's."""
-    exited, over = command._Process.process_exited, asyncio.Event()
-    monkeypatch.setattr(command._Process, "process_exited", lambda p: (exited(p), over.set()))
+    over = asyncio.Event()
+
+    class Process(command._Process):
+        def process_exited(self) -> None:
+            super().process_exited()
+            over.set()
+
+    monkeypatch.setattr(command, "_Process", Process)
     running = asyncio.create_task(run("/bin/sh", "-c", "sleep 1 & exit 0"))
     await over.wait()
     sent: list[tuple[int, int]] = []
@@ -275,8 +263,7 @@ def test_loop_torn_down(tmp_path: Path) -> None:
         up = asyncio.Event()
         asyncio.get_running_loop().add_reader(witness, up.set)
         tasks.append(asyncio.create_task(run("/bin/sh", "-c", script)))
-        async with asyncio.timeout(10):
-            await up.wait()
+        await asyncio.wait_for(up.wait(), 10)
         asyncio.get_running_loop().remove_reader(witness)
 
     tasks: list[asyncio.Task[Outcome]] = []
@@ -306,11 +293,8 @@ def test_child_watcher() -> None:
         install_child_watcher()
         asyncio.run(main())
     """
+    argv = [sys.executable, "-X", "dev", "-W", "error", "-c", program]
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
-        cwd=ROOT,
-        capture_output=True,
-        timeout=60,
-        check=False,
+        argv, cwd=Path(__file__).parents[2], capture_output=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

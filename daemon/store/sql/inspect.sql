@@ -1,0 +1,39 @@
+-- name: select_schema
+-- Which schema does this file have? 0: none, it was only just made.
+PRAGMA user_version;
+
+-- name: select_counts
+-- How many files of each watch are in each state, and since when the first of them.
+SELECT watch, state, count(*), min(at) FROM files GROUP BY state, watch;
+
+-- name: select_next_retries
+-- When does each watch try a failed file again?
+SELECT watch, min(due_at) FROM files WHERE state = 'failed' AND due_at IS NOT NULL GROUP BY watch;
+
+-- name: count_owed
+-- How many transitions have no line in the log yet?
+SELECT count(*) FROM transitions WHERE seq > (SELECT coalesce(max(seq), 0) FROM journal);
+
+-- name: select_watch_names
+-- Every watch that ever was.
+SELECT name FROM watches ORDER BY name;
+
+-- name: select_files
+-- The files in some states and watches, in the order of their paths. Both lists come as a JSON
+-- array, or as NULL for all of them.
+SELECT {columns} FROM files
+WHERE (?1 IS NULL OR state IN (SELECT value FROM json_each(?1)))
+    AND (?2 IS NULL OR watch IN (SELECT value FROM json_each(?2)))
+ORDER BY watch, directory, name;
+
+-- name: select_file
+-- The row of one path.
+SELECT {columns} FROM files WHERE watch = ? AND directory = ? AND name = ?;
+
+-- name: select_history
+-- The transitions of one file, in order.
+SELECT t.seq, t.file_id, f.watch, f.directory, f.name, t.trigger, t.from_state, t.to_state,
+    t.version, t.attempt_id, t.node, t.at, t.guard, t.cause, t.evidence, t.step, t.attempt,
+    t.duration_ms, t.size, t.due_at, t.old_path, t.error
+FROM transitions AS t JOIN files AS f ON f.id = t.file_id
+WHERE t.file_id = ? ORDER BY t.version;
