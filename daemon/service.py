@@ -43,7 +43,7 @@ class Service:
         self._config = config
         self._store = store
         self._journal = journal
-        self._ledger = ledger
+        self.ledger = ledger
         self._notifier = Notifier()
         self.trees = {watch.name: Tree(watch) for watch in config.watch}
         self.inbox = Inbox()
@@ -90,15 +90,15 @@ class Service:
         self._journal.daemon("stopping", running=len(self.dispatcher.running))
         await _cancelled(serving)
         await self.dispatcher.drain(self._config.daemon.drain, self._hurry)
-        self._ledger.closing()
+        self.ledger.closing()
         await self.inbox.idle()
         await _cancelled(pipeline)
-        await self._ledger.close()
+        await self.ledger.close()
 
     async def _serve(self) -> None:
         """Everything that brings work in, or begins it."""
         await self.know_trees()
-        await recover(self.trees.values(), self.inbox, self._ledger)
+        await recover(self.trees.values(), self.inbox, self.ledger)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.dispatcher.run())
             tasks.create_task(self._alarms.run())
@@ -115,7 +115,7 @@ class Service:
         """Notice a database that was replaced or removed under us, and start nothing more."""
         while True:
             await asyncio.sleep(STORE_CHECK_SECONDS)
-            await self._ledger.insist("check", self._store.ping)
+            await self.ledger.insist("check", self._store.ping)
 
     async def know_trees(self) -> None:
         """Take the roots as they are now for those to watch; learn what is to be adopted."""
