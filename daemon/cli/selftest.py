@@ -1,6 +1,7 @@
 """`treewarden selftest`: the adversarial checks, on the machine where the daemon will run."""
 
 import asyncio
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -30,7 +31,7 @@ def selftest(ctx: click.Context, config: Path, *, as_json: bool) -> None:
     except OSError as error:
         raise ServiceError(f"{error.filename or state}: {error.strerror}") from error
     if not as_json and not failed:
-        render.line("ALL CHECKS PASSED")
+        render.print_lines(["ALL CHECKS PASSED"])
     ctx.exit(1 if failed else 0)
 
 
@@ -60,6 +61,7 @@ async def _run(folder: Path, *, as_json: bool) -> int:
 
 def _report(name: str, detail: str, took: int, *, passed: bool, as_json: bool) -> None:
     if as_json:
-        render.json_line({"check": name, "passed": passed, "detail": detail, "duration_ms": took})
+        answer = {"check": name, "passed": passed, "detail": detail, "duration_ms": took}
+        render.print_lines([json.dumps(answer)])
     else:
-        render.line(f"{'ok' if passed else 'FAILED':<7} {name}: {detail}")
+        render.print_lines([f"{'ok' if passed else 'FAILED':<7} {name}: {detail}"])

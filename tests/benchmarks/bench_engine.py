@@ -13,6 +13,7 @@ All three run in the same process one after the other, on the same file system, 
 
 import asyncio
 import json
+import resource
 import sqlite3
 import statistics
 import sys
@@ -117,8 +118,8 @@ async def naive(folder: Path, in_flight: int) -> float:
                 event = "release" if number % 2 else "hold"
                 await naive_transition(database, file_id, event, log)
 
-    # A thousand threads, each with a connection, are more than a default descriptor limit allows.
-    gate = asyncio.Semaphore(100)
+    # Each transition opens a database, its log and its index: as many as descriptors allow.
+    gate = asyncio.Semaphore(descriptors() // 4)
 
     async def gated(file_id: int) -> None:
         async with gate:
@@ -127,6 +128,14 @@ async def naive(folder: Path, in_flight: int) -> float:
     began = time.perf_counter()
     await asyncio.gather(*(gated(number + 1) for number in range(in_flight)))
     return total / (time.perf_counter() - began)
+
+
+def descriptors() -> int:
+    """As many descriptors as this process may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = min(hard, 16_384)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
 
 
 def prepared(folder: Path, in_flight: int) -> Path:
