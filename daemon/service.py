@@ -34,17 +34,22 @@ from daemon.store.opening import open_store
 # A log whose reader stalls, or a database that is away, may hold up the stop for so long.
 FLUSH_SECONDS = 5.0
 STORE_CHECK_SECONDS = 5.0
+PATIENCE_SECONDS = 30.0
+# After the drain: handlers that ignore TERM, the last commits, the last lines.
+STOP_SECONDS = 60.0
 
 
 class Service:
     """One daemon, from its first line to its last."""
 
-    def __init__(self, config: Config, store: Store, journal: Journal, ledger: Ledger) -> None:
+    def __init__(
+        self, config: Config, store: Store, journal: Journal, ledger: Ledger, notifier: Notifier
+    ) -> None:
         self._config = config
         self._store = store
         self._journal = journal
         self.ledger = ledger
-        self._notifier = Notifier()
+        self._notifier = notifier
         self.trees = {watch.name: Tree(watch) for watch in config.watch}
         self.inbox = Inbox()
         self.dispatcher = Dispatcher(self.inbox, ledger)
@@ -77,6 +82,7 @@ class Service:
             pipeline = tasks.create_task(self.pipeline.run())
             serving = tasks.create_task(self._serve())
             await self._stop.wait()
+            self._notifier.extend_timeout(self._config.daemon.drain + STOP_SECONDS)
             await self._wind_down(serving, pipeline)
             self._journal.daemon("stopped", uptime_seconds=round(time.monotonic() - since, 3))
             self._journal.close()
@@ -105,11 +111,19 @@ class Service:
             tasks.create_task(self._reconciler.run_requests())
             tasks.create_task(self._check_store())
             tasks.create_task(feed_watchdog(self._notifier, self._store.ping))
+            patience = tasks.create_task(self._ask_for_patience())
             scans = [tasks.create_task(self._watch(tree, tasks)) for tree in self.trees.values()]
             await asyncio.gather(*scans)
+            patience.cancel()
             self._journal.daemon("ready", watches=len(self.trees))
             self._notifier.ready()
             self._notifier.status(f"serving {len(self.trees)} watches")
+
+    async def _ask_for_patience(self) -> None:
+        """A first scan of millions of files takes minutes; systemd is told that it goes on."""
+        while True:
+            self._notifier.extend_timeout(2 * PATIENCE_SECONDS)
+            await asyncio.sleep(PATIENCE_SECONDS)
 
     async def _check_store(self) -> None:
         """Notice a database that was replaced or removed under us, and start nothing more."""
@@ -164,7 +178,8 @@ async def serve(config: Config) -> None:
         position = await store.journaled()
         journal = Journal(output, store, position, config.log.level, config.daemon.node)
         ledger = Ledger(store, await store.last_ids(), journal)
-        service = Service(config, store, journal, ledger)
+        notifier = stack.enter_context(Notifier())
+        service = Service(config, store, journal, ledger, notifier)
         stack.enter_context(_signals(service))
         await service.run()
 

@@ -15,6 +15,7 @@ from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
 from daemon.engine.output import Output
 from daemon.engine.pipeline import Result
+from daemon.ops.systemd import Notifier
 from daemon.service import Service, tune_interpreter
 from daemon.store import Store
 from daemon.store.opening import open_store
@@ -103,7 +104,8 @@ async def open_rig(
             Output.to(str(log)), store, await store.journaled(), "debug", "rig"
         )
         ledger = Ledger(wrap(store), await store.last_ids(), journal)
-        service = Service(Config(daemon=own, watch=(watch,)), store, journal, ledger)
+        config = Config(daemon=own, watch=(watch,))
+        service = Service(config, store, journal, ledger, Notifier({}))
         await service.know_trees()
         writing = asyncio.create_task(journal.run())
         working = asyncio.create_task(service.pipeline.run())
