@@ -15,6 +15,7 @@ LAYERS = {
     "config_": 0,
     "locate": 0,
     "toml_lines": 0,
+    "schema": 0,
     "core": 1,
     "store": 2,
     "handlers": 2,

@@ -47,7 +47,7 @@ def decide(
     """
     edge = choose(facts, event)
     if not isinstance(edge, Edge):
-        return Refused(edge, f"{event} is not allowed in state {facts.row.state}")
+        return Refused(edge, _reason(facts.row.state, event, edge))
     return Transition(
         before=facts.row,
         after=_ADVANCE[event](facts, edge.to, trigger.error),
@@ -61,6 +61,12 @@ def decide(
     )
 
 
+def _reason(state: State, event: Event, guard: str) -> str:
+    if guard == "no_edge":
+        return f"{event} is not allowed in state {state}"
+    return f"{event} in state {state} was refused by the guard {guard}"
+
+
 def _next(facts: Facts, to: State, **changes: object) -> Row:
     """The row one version on. A timer belongs to the state that set it and ends with it."""
     version = facts.row.version + 1
@@ -69,7 +75,11 @@ def _next(facts: Facts, to: State, **changes: object) -> Row:
 
 
 def _anew(facts: Facts, to: State, _error: str | None) -> Row:
-    """A content begins its life: settle it, hand it to the first step, or call it done."""
+    """A content begins its life: settle it, hand it to the first step, or call it done.
+
+    What a removal plan has touched is not done any more, even if the very same file comes back.
+    """
+    known = facts.row.done if facts.row.plan == "process" else None
     return _next(
         facts,
         to,
@@ -80,7 +90,7 @@ def _anew(facts: Facts, to: State, _error: str | None) -> Row:
         failures=0,
         interruptions=0,
         due_at=facts.settle_at if to == "settling" else None,
-        done=facts.seen.content if to == "done" and facts.seen else facts.row.done,
+        done=facts.seen.content if to == "done" and facts.seen else known,
         error=None,
     )
 
@@ -92,15 +102,14 @@ def _start(facts: Facts, to: State, _error: str | None) -> Row:
 
 def _succeed(facts: Facts, to: State, _error: str | None) -> Row:
     """What was done is the content the handler was given, whatever stands there now."""
-    seen = facts.row.seen
-    finished = not facts.step_follows and seen is not None
-    done = seen.content if finished and seen else facts.row.done
-    if to == "settling":
-        return replace(_anew(facts, to, None), done=done)
+    seen = None if facts.step_follows else facts.row.seen
+    if to in {"settling", "gone"}:
+        anew = _anew(facts, to, None)
+        return replace(anew, done=seen.content) if seen else anew
+    done = seen.content if seen else facts.row.done
     step = facts.next_step if to == "ready" else None
-    plan = "process" if to == "gone" else facts.row.plan
     counts = {"attempt": 0, "failures": 0, "interruptions": 0}
-    return _next(facts, to, step=step, plan=plan, done=done, error=None, **counts)
+    return _next(facts, to, step=step, done=done, error=None, **counts)
 
 
 def _fail(facts: Facts, to: State, error: str | None) -> Row:

@@ -95,10 +95,10 @@ def _compile() -> dict[tuple[State, Event], tuple[Edge, ...]]:
     table: dict[tuple[State, Event], tuple[Edge, ...]] = {}
     for state in LifeCycle.states:
         for transition in state.transitions:
-            guards = [spec.func for spec in transition.cond]
-            if len(guards) > 1 or not all(hasattr(Facts, str(name)) for name in guards):
+            guards = [str(spec) for spec in transition.cond]  # `unless` reads as `!name`
+            if len(guards) > 1 or not all(hasattr(Facts, name) for name in guards):
                 raise TypeError(f"{transition!r}: one guard an edge, and Facts must have it")
-            name = str(guards[0]) if guards else None
+            name = guards[0] if guards else None
             edge = Edge(name, attrgetter(name) if name else _always, transition.target.value)
             key = (cast("State", state.value), cast("Event", transition.event))
             table[key] = (*table.get(key, ()), edge)

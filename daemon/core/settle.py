@@ -11,8 +11,9 @@ PROBE_LONGEST_US = 1_000_000
 class Look(Struct, frozen=True, gc=False):
     """What one look at a path found.
 
-    `kind`: `file`, `absent`, `directory`, `other` (a symlink, FIFO, socket or device) or `error`
-    (the kernel would not say: `error` has its words). `closed`: nobody has the file open for
+    `kind`: `file`, `absent`, `directory`, `other` (a symlink, FIFO, socket or device), `elsewhere`
+    (behind a symlink, so not of this tree) or `error` (the kernel would not say: `error` has its
+    words). `closed`: nobody has the file open for
     writing; None where that cannot be known. `quiet` and `closed` are judged only when asked for.
     """
 
