@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from daemon import __version__
@@ -135,7 +136,8 @@ class Service:
         """Take the roots as they are now for those to watch; learn what is to be adopted."""
         for tree in self.trees.values():
             tree.root_id = await asyncio.to_thread(tree.identify_root)
-            mark = await self._store.mark_watch(tree.name, now_us())
+            mark_watch = partial(self._store.mark_watch, tree.name, now_us())
+            mark = await self.ledger.insist("write", mark_watch)
             if tree.watch.existing == "adopt" and not mark.adopted:
                 tree.adopt_before = mark.first_seen
 
@@ -148,7 +150,7 @@ class Service:
         await self._reconciler.reconcile(tree)
         if tree.adopt_before:
             await self.inbox.idle()
-            await self._store.mark_adopted(tree.name)
+            await self.ledger.insist("write", partial(self._store.mark_adopted, tree.name))
             tree.adopt_before = 0
         period = min(tree.watch.poll, tree.watch.reconcile) if polled else tree.watch.reconcile
         tasks.create_task(self._reconciler.run_periodic(tree, period))
@@ -211,11 +213,19 @@ def hold_state_dir(state_dir: Path) -> Iterator[None]:
     fd = os.open(state_dir / "treewarden.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         _lock(fd, state_dir)
-        os.truncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        _write_pid(fd, state_dir)
         yield
     finally:
         os.close(fd)
+
+
+def _write_pid(fd: int, state_dir: Path) -> None:
+    try:
+        os.truncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:  # a full disk; of a descriptor the system does not say which file
+        error.filename = str(state_dir)
+        raise
 
 
 def _lock(fd: int, state_dir: Path) -> None:

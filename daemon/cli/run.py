@@ -7,6 +7,7 @@ import click
 
 from daemon.cli.options import config_option
 from daemon.config import load
+from daemon.engine.output import occupy_standard_descriptors
 from daemon.errors import ServiceError
 
 
@@ -14,6 +15,7 @@ from daemon.errors import ServiceError
 @config_option
 def run(config: Path) -> None:
     """Watch, handle and log until SIGTERM or SIGINT. Lines go to standard output."""
+    occupy_standard_descriptors()
     loaded = load(config)
     # Imported after the configuration was found good: an error in it is told at once.
     from daemon.handlers.command import install_child_watcher  # noqa: PLC0415

@@ -18,6 +18,8 @@ from daemon.engine.trees import RootId
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
 # A file system that knows no leases says one of these; a file that is not ours says EACCES/EPERM.
 _NO_LEASE = frozenset({errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM})
+# A shortage of ours tells nothing of the file: it passes, and then the probe is made.
+_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _PROBE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
@@ -49,11 +51,16 @@ def fingerprint(st: os.stat_result) -> Fingerprint:
 
 def look_at_all(questions: Sequence[Question]) -> list[Look]:
     """One look each. Blocks; raises nothing: what the kernel refuses is part of the answer."""
-    return [look_at(question) for question in questions]
+    folders: dict[bytes, bool] = {}
+    return [look_at(question, folders) for question in questions]
 
 
-def look_at(question: Question) -> Look:
-    """What stands at a path now."""
+def look_at(question: Question, folders: dict[bytes, bool] | None = None) -> Look:
+    """What stands at a path now. `folders`: which are inside the tree, as far as it is known."""
+    folder = question.path.rpartition(b"/")[0]
+    known = {} if folders is None else folders
+    if question.root and not _is_inside(folder, question.root.path, known):
+        return Look("elsewhere")
     try:
         st = os.lstat(question.path)
     except OSError as error:
@@ -70,6 +77,16 @@ def look_at(question: Question) -> Look:
         return Look("file", seen)
     closed = is_closed(question.path, seen) if question.probe else None
     return Look("file", seen, quiet=True, closed=closed)
+
+
+def _is_inside(folder: bytes, root: bytes, known: dict[bytes, bool]) -> bool:
+    """No symlink on the way from the root to the folder: watchfiles walks through them."""
+    if len(folder) <= len(root):
+        return True
+    if folder not in known:
+        above = folder.rpartition(b"/")[0]
+        known[folder] = not os.path.islink(folder) and _is_inside(above, root, known)  # noqa: PTH114 - bytes
+    return known[folder]
 
 
 def _absent(root: RootId | None) -> Look:
@@ -93,8 +110,8 @@ def is_closed(path: bytes, seen: Fingerprint) -> bool | None:
     """
     try:
         fd = os.open(path, _PROBE_FLAGS)
-    except OSError:
-        return None
+    except OSError as error:
+        return False if error.errno in _SHORTAGE else None
     try:
         if fingerprint(os.fstat(fd)) != seen:
             return False

@@ -111,12 +111,12 @@ class Dispatcher:
             self._wake.set()
 
     def not_started(self, claimed: Row | None, now: Row | None) -> None:
-        """The start of a claimed row was refused; `now` is what is known of it."""
+        """The start of a claimed row was refused; `now` is what is known of it, if anything."""
         lane = self._lanes.get(_lane_name(claimed)) if claimed else None
         if lane is None or claimed is None:
             return
         lane.starting.discard(claimed.id)
-        if now is not None and now.state == "ready" and not self._stopping:
+        if (now is None or now.state == "ready") and not self._stopping:
             loop = asyncio.get_running_loop()
             loop.call_later(DEFER_SECONDS, self._reconsider, lane, claimed)
         else:

@@ -112,6 +112,9 @@ class Ledger:
                 "write", lambda: self.store.apply(batch, self._journal.position)
             )
         except BaseException:
+            # It may have been written or not: what is in memory may be of the past.
+            for transition in transitions:
+                self._recent.pop(transition.before.key, None)
             self._journal.doubtful()
             raise
         self._journal.committed([pair[1] for pair, ok in zip(batch, won, strict=True) if ok])

@@ -1,5 +1,6 @@
 """What a line of the log says, and how it becomes bytes. docs/events.md is its documentation."""
 
+import os
 import time
 from base64 import b64encode
 from collections.abc import Callable
@@ -10,11 +11,12 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger
 
 from daemon.core.model import Record, Row, Trigger
-from daemon.core.texts import path_fields, timestamp
+from daemon.core.texts import path_fields, readable, timestamp
 
 # journald splits a line at 48 KB and tools choke earlier; one transition has to fit in this.
 LONGEST = 16_000
-_SHORT = 500
+# Six bytes a character at worst, and two paths of 4,096 bytes are exact in 11,000 of base 64.
+_SHORT = 200
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 # A state that somebody should look at is worth more than `info`.
 _LEVEL_OF_STATE = {"failed": "warning", "quarantined": "error"}
@@ -94,13 +96,18 @@ def fields_of_attempt(trigger: Trigger, row: Row, attempt_id: str, node: str) ->
 def _shorten(line: EventDict) -> EventDict:
     """The same line with its long texts cut; an exact path stands in `path_b64` all the same."""
     cut = dict(line)
-    for name in ("error", "path", "old_path"):
+    for name in ("error", "reason", "path", "old_path"):
         text = cut.get(name)
         if isinstance(text, str) and len(text) > _SHORT:
-            if name != "error":
+            if name in {"path", "old_path"}:
                 cut.setdefault(f"{name}_b64", b64encode(text.encode()).decode())
             cut[name] = text[:_SHORT] + "..."
     return cut
+
+
+def _spelled(value: object) -> object:
+    """Text that is valid Unicode; anything else as it is."""
+    return readable(os.fsencode(value)) if isinstance(value, str) else value
 
 
 def _render(
@@ -111,7 +118,11 @@ def _render(
     at = event.pop("_at", None) or time.time_ns() // 1000
     name = event.pop("event")
     line = {"timestamp": timestamp(at), "level": level, "event": name, **event}
-    encoded = _encode(line)
+    try:
+        encoded = _encode(line)
+    except UnicodeEncodeError:  # an error's own words may name a file that is not UTF-8
+        line = {key: _spelled(value) for key, value in line.items()}
+        encoded = _encode(line)
     if len(encoded) > LONGEST:
         encoded = _encode(_shorten(line))
     return (encoded + b"\n", seq), {}

@@ -1,23 +1,30 @@
 """Where the lines go: a descriptor, and a thread that may block on it so that the loop does not."""
 
-import asyncio
 import os
-import threading
+import select
 from pathlib import Path
-from queue import SimpleQueue
+
+from daemon.engine.worker import Worker
+
+
+def occupy_standard_descriptors() -> None:
+    """Put something in the place of those of 0, 1 and 2 that are closed.
+
+    The next file to be opened would take the number, and the log would be written into the
+    database. Open for reading only: a write fails as on a closed one, and its lines are owed.
+    """
+    while (fd := os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) <= 2:  # noqa: PLR2004 - stderr
+        pass
+    os.close(fd)
 
 
 class Output:
-    """Writes chunks in order.
-
-    The thread is a daemon thread: a reader that stalls for ever must not keep the process alive.
-    """
+    """Writes chunks in order."""
 
     def __init__(self, fd: int, *, owned: bool = False) -> None:
         self._fd = fd
         self._owned = owned
-        self._chunks: SimpleQueue[tuple[bytes, asyncio.Future[None]] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._worker = Worker("journal")
         self._torn = False
 
     @classmethod
@@ -42,49 +49,25 @@ class Output:
         Raises:
             OSError: it has not, and part of the chunk may have been written.
         """
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
-            self._thread.start()
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._chunks.put((chunk, written))
-        await written
+        await self._worker.run(lambda: self._write_all(chunk))
 
     async def close(self) -> None:
         """End the thread. Only for an output whose last `write` has returned."""
-        self._chunks.put(None)
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+        await self._worker.close()
         if self._owned:
             os.close(self._fd)
-
-    def _work(self) -> None:
-        while (item := self._chunks.get()) is not None:
-            chunk, written = item
-            try:
-                self._write_all(chunk)
-            except OSError as error:
-                _tell(written, error)
-            else:
-                _tell(written, None)
 
     def _write_all(self, chunk: bytes) -> None:
         """A chunk that broke off is written again whole, from the start of a line."""
         rest = memoryview(b"\n" + chunk if self._torn else chunk)
         while rest:
-            count = os.write(self._fd, rest)
+            try:
+                count = os.write(self._fd, rest)
+            except BlockingIOError:
+                # A pipe that another process made non-blocking is waited for all the same.
+                poll = select.poll()
+                poll.register(self._fd, select.POLLOUT)
+                poll.poll()
+                continue
             self._torn = rest[count - 1] != ord("\n")
             rest = rest[count:]
-
-
-def _tell(written: asyncio.Future[None], error: OSError | None) -> None:
-    def settle() -> None:
-        if written.done():
-            return
-        if error is None:
-            written.set_result(None)
-        else:
-            written.set_exception(error)
-
-    loop = written.get_loop()
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(settle)

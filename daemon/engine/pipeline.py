@@ -27,6 +27,7 @@ from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
 from daemon.engine.locks import LockMap, Slot
 from daemon.engine.trees import Tree
+from daemon.engine.worker import Worker
 from daemon.errors import StoreUnavailable
 
 # Triggers worked on at once: what makes a batch for the disk and for the database.
@@ -71,8 +72,9 @@ class Pipeline:
         self._dispatcher = dispatcher
         self._alarms = alarms
         self._locks = LockMap()
+        self._disk = Worker("disk")
         self._looks: Batcher[Question, Look] = Batcher(
-            lambda questions: asyncio.to_thread(look_at_all, questions)
+            lambda questions: self._disk.run(lambda: look_at_all(questions))
         )
         self._session = secrets.token_hex(4)
         self._attempts = count(1)
@@ -80,12 +82,15 @@ class Pipeline:
     async def run(self) -> None:
         """Work until cancelled. A trigger that was taken is finished all the same."""
         limit = asyncio.Semaphore(IN_FLIGHT)
-        async with asyncio.TaskGroup() as tasks:
-            while True:
-                await limit.acquire()
-                trigger = await self._inbox.get()
-                task = tasks.create_task(self._finish(trigger))
-                task.add_done_callback(lambda _: limit.release())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    await limit.acquire()
+                    trigger = await self._inbox.get()
+                    task = tasks.create_task(self._finish(trigger))
+                    task.add_done_callback(lambda _: limit.release())
+        finally:
+            await self._disk.close()
 
     async def _finish(self, trigger: Trigger) -> None:
         try:
@@ -146,7 +151,7 @@ class Pipeline:
             look = Look("file", row.seen)
         facts = self._facts(tree, row, trigger, look)
         event = compare(facts) if trigger.event == "look" else trigger.event
-        if event is None:
+        if event is None or (event == "discover" and not tree.matcher.wants(row.key.path)):
             self._leave(tree, row, trigger, look, facts)
             return None
         attempt_id = self._attempt_id()
@@ -204,6 +209,9 @@ class Pipeline:
             self._dispatcher.offer(after)
         elif after.state == "processing":
             self._dispatcher.launch(after)
+        if look.kind == "directory":
+            # It has taken a file's place: nobody has looked into it yet.
+            self._inbox.request_scan(after.key)
         if after.due_at is not None:
             self._alarms.set(after, after.due_at, look.seen)
         elif before.due_at is not None:

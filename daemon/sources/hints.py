@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import watchfiles
 
 from daemon.core.model import Key, Trigger
+from daemon.core.texts import path_fields
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.trees import Tree
@@ -72,7 +73,7 @@ class Hints:
             # loop comes round to this call they are in place, or have failed.
             asyncio.get_running_loop().call_soon(self.watching.set)
             async for batch in changes:
-                if not batch and await self._root_changed():
+                if self._lost_root(batch) or (not batch and await self._root_changed()):
                     return "the root is another directory"
                 await self._pass_on(os.fsencode(path) for _, path in batch)
         except Exception as error:  # noqa: BLE001 - the scan stands in for whatever was lost
@@ -99,20 +100,22 @@ class Hints:
         """Files we want, and any folder: whether it is one, only the look can tell."""
         return self._tree.matcher.wants(path) or self._tree.matcher.enters(path)
 
+    def _lost_root(self, batch: set[tuple[watchfiles.Change, str]]) -> bool:
+        """The one trace of a root that was removed and made anew: it may get the same inode."""
+        return (watchfiles.Change.deleted, os.fsdecode(self._tree.root)) in batch
+
     async def _root_changed(self) -> bool:
         return await asyncio.to_thread(self._tree.identify_root) != self._tree.root_id
 
     async def _await_root(self) -> None:
         """Wait for a root to watch; take the one that is there now as the one to watch."""
-        name = self._tree.name
+        about = {"watch": self._tree.name, **path_fields("path", self._tree.root)}
         root = await asyncio.to_thread(self._tree.identify_root)
         if root is None:
-            self._journal.daemon(
-                "root_lost", "error", watch=name, path=os.fsdecode(self._tree.root)
-            )
+            self._journal.daemon("root_lost", "error", **about)
             while (root := await asyncio.to_thread(self._tree.identify_root)) is None:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(ROOT_CHECK_MS / 1000)
-            self._journal.daemon("root_back", watch=name, path=os.fsdecode(self._tree.root))
+            self._journal.daemon("root_back", **about)
         self._tree.root_id = root
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from daemon.core.model import Key, Row, Trigger
+from daemon.core.texts import path_fields
 from daemon.engine.disk import Entry, list_directory
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
-from daemon.engine.lines import path_fields
 from daemon.engine.trees import Tree
 
 # Sorts after every path: no component of one has more than 255 bytes.

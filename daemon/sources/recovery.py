@@ -17,8 +17,12 @@ async def recover(trees: Iterable[Tree], inbox: Inbox, ledger: Ledger) -> int:
     in the database only while no handler of this run has it.
     """
     found = 0
-    for tree in trees:
+    known = list(trees)
+    for tree in known:
         found += await _interrupt(tree, inbox, ledger)
+    # What was interrupted may itself wait for a removed step: it has to be on record first.
+    await inbox.idle()
+    for tree in known:
         found += await _release_stranded(tree, inbox, ledger)
     return found
 

@@ -64,7 +64,7 @@ def record_of_transition(transition: Transition, seq: int) -> Record:
         transition.guard,
         transition.cause,
         transition.evidence,
-        after.step or before.step,
+        before.step if before.state == "processing" else after.step or before.step,
         after.attempt or before.attempt or None,
         transition.duration_ms,
         seen.size if seen else None,

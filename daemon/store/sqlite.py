@@ -181,11 +181,12 @@ def _apply(
 ) -> list[bool]:
     """The whole batch at once; one by one only after somebody lost a race."""
     with _transaction(db):
-        if _apply_all(db, batch, journaled):
-            return [True] * len(batch)
-        db.execute("ROLLBACK")
-        db.execute("BEGIN IMMEDIATE")
-        return [_apply_one(db, *pair) for pair in batch]
+        if not (whole := _apply_all(db, batch)):
+            db.execute("ROLLBACK")
+            db.execute("BEGIN IMMEDIATE")
+        won = [whole or _apply_one(db, *pair) for pair in batch]
+        db.execute(SQL["advance_journal"], (journaled,))
+        return won
 
 
 @contextmanager
@@ -201,13 +202,11 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _apply_all(
-    db: sqlite3.Connection, batch: Sequence[tuple[Transition, Record]], journaled: int
-) -> bool:
+def _apply_all(db: sqlite3.Connection, batch: Sequence[tuple[Transition, Record]]) -> bool:
     """Write it all; False if a row had moved on, and then the caller rolls back."""
     new = [row_values(t.after) for t, _ in batch if t.before.version == 0]
     known = [row_values(t.after) for t, _ in batch if t.before.version]
-    moved = [row_values(t.after) for t, _ in batch if t.before.key != t.after.key]
+    moved = [_path_values(t.after) for t, _ in batch if t.before.key != t.after.key]
     if new and _changed(db, "insert_file_if_new", new) != len(new):
         return False
     if known and _changed(db, "update_file_if_version", known) != len(known):
@@ -215,7 +214,6 @@ def _apply_all(
     if moved:
         _changed(db, "rename_file_if_version", moved)
     _changed(db, "insert_transition", (record_values(record) for _, record in batch))
-    db.execute(SQL["advance_journal"], (journaled,))
     return True
 
 
@@ -226,9 +224,14 @@ def _apply_one(db: sqlite3.Connection, transition: Transition, record: Record) -
         attempt = (after.id, after.version, transition.attempt_id)
         return db.execute(SQL["find_transition"], attempt).fetchone() is not None
     if transition.before.key != after.key:
-        _changed(db, "rename_file_if_version", [row_values(after)])
+        _changed(db, "rename_file_if_version", [_path_values(after)])
     _changed(db, "insert_transition", [record_values(record)])
     return True
+
+
+def _path_values(row: Row) -> Values:
+    """The part of a row that `rename_file_if_version` takes."""
+    return row_values(row)[:6]
 
 
 def _changed(db: sqlite3.Connection, name: str, values: Iterable[Values]) -> int:
