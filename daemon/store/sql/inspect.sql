@@ -19,11 +19,16 @@ SELECT count(*) FROM transitions WHERE seq > (SELECT coalesce(max(seq), 0) FROM 
 SELECT name FROM watches ORDER BY name;
 
 -- name: select_files
--- The files in some states and watches, in the order of their paths. Both lists come as a JSON
--- array, or as NULL for all of them.
+-- Every file, in the order of paths, without a sort; the watches come as a JSON array, or NULL.
 SELECT {columns} FROM files
-WHERE (?1 IS NULL OR state IN (SELECT value FROM json_each(?1)))
-    AND (?2 IS NULL OR watch IN (SELECT value FROM json_each(?2)))
+WHERE ?1 IS NULL OR watch IN (SELECT value FROM json_each(?1))
+ORDER BY watch, directory, name;
+
+-- name: select_files_in_states
+-- The files in some states, in the order of paths: found by state, and then sorted.
+SELECT {columns} FROM files
+WHERE state IN (SELECT value FROM json_each(?2))
+    AND (?1 IS NULL OR watch IN (SELECT value FROM json_each(?1)))
 ORDER BY watch, directory, name;
 
 -- name: select_file

@@ -1,0 +1,146 @@
+"""Whether the daemon could do its work here and now: everything at once, nothing changed.
+
+What it finds holds for the user who asks, so ask as the user that the daemon runs as.
+"""
+
+import os
+import pwd
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from daemon.cli.checks import Finding, quoted
+from daemon.cli.checks.folders import examine_state, examine_writable, may
+from daemon.cli.checks.inotify import examine_extent, examine_limits, extent_of, usage_of
+from daemon.config import Config, Step, Watch
+from daemon.engine.filesystems import file_system_of, is_remote, must_poll
+from daemon.store.holder import holder_pid
+
+# Known to grant read leases; elsewhere the first probe tells, and quiet time alone decides.
+_LEASES = frozenset(
+    {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs", "tmpfs"}
+    | {"xfs", "zfs"}
+)
+_PLACEHOLDER = re.compile(r"(?<!\{)\{[a-z]+\}")
+
+
+def examine(config: Config) -> Iterator[Finding]:
+    """Everything that could keep the daemon from working, and everything that will not."""
+    yield _user()
+    yield _other_daemon(config.daemon.state_dir)
+    yield from examine_state(config.daemon.state_dir)
+    yield examine_writable("daemon.runtime_dir", config.daemon.runtime_dir)
+    if config.log.output != "stdout":
+        yield _log(Path(config.log.output))
+    for watch in config.watch:
+        yield from _watch(watch)
+    yield from _trees(config)
+
+
+def _user() -> Finding:
+    uid = os.geteuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = "without a name"
+    what = "user"
+    if uid == 0:
+        detail = "root, who may do everything: another user of the daemon may find more amiss"
+        return Finding("ok", what, detail)
+    return Finding("ok", what, f"{name} ({uid}): what follows holds for this user")
+
+
+def _other_daemon(state_dir: Path) -> Finding:
+    try:
+        pid = holder_pid(state_dir)
+    except OSError as error:
+        return Finding("warning", "running", f"not known: {error.strerror}", "ask as its user")
+    return Finding("ok", "running", "no" if pid is None else f"yes, pid {pid or 'unknown'}")
+
+
+def _log(path: Path) -> Finding:
+    if not path.exists():
+        return examine_writable("log.output", path.parent)
+    if path.is_dir() or not may(path, os.R_OK | os.W_OK):
+        detail = f"{quoted(path)} cannot be written by this user"
+        return Finding("error", "log.output", detail, "name a file that the daemon may write")
+    return Finding("ok", "log.output", f"{quoted(path)}, writable")
+
+
+def _watch(watch: Watch) -> Iterator[Finding]:
+    yield _root(watch)
+    yield _file_system(watch)
+    for step in watch.step:
+        yield _program(f"{watch.name}.{step.name}.command", step)
+
+
+def _root(watch: Watch) -> Finding:
+    what = f"{watch.name}.path"
+    if not watch.path.exists():  # then it has create = true, or the configuration was refused
+        return examine_writable(what, watch.path)
+    if not may(watch.path, os.R_OK | os.X_OK):
+        detail = f"{quoted(watch.path)} cannot be read and entered by this user"
+        return Finding("error", what, detail, "let the daemon's user read and enter it")
+    return Finding("ok", what, f"{quoted(watch.path)}, readable")
+
+
+def _file_system(watch: Watch) -> Finding:
+    what = f"{watch.name}.filesystem"
+    try:
+        kind = file_system_of(watch.root)
+    except OSError as error:
+        return Finding("warning", what, f"not known: {error.strerror}", "mount /proc")
+    if watch.mode == "inotify" and is_remote(kind):
+        detail = f"{kind}: changes that are made elsewhere are seen by the periodic scan only"
+        return Finding("warning", what, detail, "set mode = 'auto', which polls here")
+    polled = watch.mode == "poll" or is_remote(kind)
+    how = f"polled every {min(watch.poll, watch.reconcile):g} s" if polled else "inotify"
+    return Finding("ok", what, f"{kind}, {how}{_settling(watch, kind)}")
+
+
+def _settling(watch: Watch, kind: str) -> str:
+    if watch.settle.writers != "probe":
+        return ""
+    if kind not in _LEASES:
+        return "; read leases are not known to work here, and without them quiet time decides"
+    return "; read leases tell a file that is being written" + (
+        "" if os.geteuid() == 0 else ", where this user owns it"
+    )
+
+
+def _program(what: str, step: Step) -> Finding:
+    program = step.command[0]
+    if _PLACEHOLDER.search(program):
+        return Finding("ok", what, f"{quoted(program)} depends on the file")
+    program = program.replace("{{", "{").replace("}}", "}")
+    if found := shutil.which(program):
+        return Finding("ok", what, quoted(found))
+    remedy = "install it, make it executable, or name its full path"
+    return Finding("warning", what, f"{quoted(program)} is no program that can be run", remedy)
+
+
+def _trees(config: Config) -> Iterator[Finding]:
+    extents = {w.name: extent_of(w.root) for w in config.watch if w.path.exists()}
+    for name, extent in extents.items():
+        yield examine_extent(name, extent)
+    hinted = [w for w in config.watch if w.name in extents and not _polled(w)]
+    if hinted:
+        ours = _pid(config.daemon.state_dir)
+        used = usage_of(os.geteuid(), ours)
+        roots = [watch.root for watch in hinted]
+        yield from examine_limits(roots, [extents[watch.name] for watch in hinted], used)
+
+
+def _polled(watch: Watch) -> bool:
+    try:
+        return must_poll(watch.mode, watch.root)
+    except OSError:
+        return False
+
+
+def _pid(state_dir: Path) -> int | None:
+    try:
+        return holder_pid(state_dir)
+    except OSError:
+        return None

@@ -1,0 +1,121 @@
+"""The daemon's own folders: may it write there, is there room, and does the file system do."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from daemon.cli.checks import Finding, quoted
+from daemon.engine.disk import fingerprint, is_closed
+from daemon.engine.filesystems import file_system_of, is_remote
+from daemon.errors import StoreError
+from daemon.store.inspect import NoDatabase, inspect
+
+_LEAST_FREE = 100 << 20
+_OWN_FILES = ("treewarden.db", "treewarden.db-wal", "treewarden.db-shm", "treewarden.lock")
+_PASSING = frozenset({"ramfs", "tmpfs"})
+
+
+def examine_state(folder: Path) -> Iterator[Finding]:
+    """The state folder, what is in it, and what is under it."""
+    writable = examine_writable("daemon.state_dir", folder)
+    yield writable
+    yield from _foreign_files(folder)
+    yield _file_system(folder)
+    yield _space(folder)
+    if writable.level == "ok":
+        yield _lease(nearest(folder))
+    yield _database(folder)
+
+
+def examine_writable(what: str, folder: Path) -> Finding:
+    """Whether files can be made in a folder, or the folder itself can."""
+    there = nearest(folder)
+    absent = "" if there == folder else ", to be made"
+    if not there.is_dir():
+        return Finding("error", what, f"{quoted(there)} is not a folder", "name a folder")
+    if not may(there, os.W_OK | os.X_OK):
+        detail = f"{quoted(folder)}{absent}: {quoted(there)} cannot be written by this user"
+        return Finding("error", what, detail, "let the daemon's user own it, or name another")
+    return Finding("ok", what, f"{quoted(folder)}{absent or ', writable'}")
+
+
+def nearest(path: Path) -> Path:
+    """The path itself, or the first above it that is there."""
+    while not os.path.lexists(path) and path != path.parent:
+        path = path.parent
+    return path
+
+
+def may(path: Path, mode: int) -> bool:
+    """What the kernel would allow the effective user; a read-only file system counts as well."""
+    return os.access(path, mode, effective_ids=True)
+
+
+def _foreign_files(folder: Path) -> Iterator[Finding]:
+    """A daemon that once ran as another user leaves files that this one cannot write."""
+    for name in _OWN_FILES:
+        path = folder / name
+        if path.exists() and not may(path, os.R_OK | os.W_OK):
+            detail = f"{quoted(path)} cannot be written by this user"
+            remedy = "give it to the daemon's user with chown"
+            yield Finding("error", "daemon.state_dir", detail, remedy)
+
+
+def _file_system(folder: Path) -> Finding:
+    what = "daemon.state_dir.filesystem"
+    try:
+        kind = file_system_of(os.fsencode(nearest(folder)))
+    except OSError as error:
+        return Finding("warning", what, f"not known: {error.strerror}", "mount /proc")
+    if is_remote(kind):
+        detail = f"{kind}: SQLite's write-ahead log is not safe on it"
+        remedy = "put state_dir on a local disk"
+        return Finding("warning" if kind.startswith("fuse") else "error", what, detail, remedy)
+    if kind in _PASSING:
+        detail = f"{kind}: the state is lost when the machine restarts"
+        return Finding("warning", what, detail, "put state_dir on a disk")
+    return Finding("ok", what, kind)
+
+
+def _space(folder: Path) -> Finding:
+    what = "daemon.state_dir.space"
+    try:
+        disk = os.statvfs(nearest(folder))
+    except OSError as error:
+        return Finding("warning", what, f"not known: {error.strerror}", "see to that folder")
+    free = disk.f_bavail * disk.f_frsize
+    detail = f"{free >> 20} MiB free"
+    if free < _LEAST_FREE:
+        remedy = f"leave at least {_LEAST_FREE >> 20} MiB: a full disk stops the work"
+        return Finding("warning", what, detail, remedy)
+    return Finding("ok", what, detail)
+
+
+def _lease(folder: Path) -> Finding:
+    """Try it for real on a file of our own, made for that and gone again."""
+    what = "daemon.state_dir.lease"
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".treewarden-") as probe:
+            path = os.fsencode(probe.name)
+            written = is_closed(path, fingerprint(os.fstat(probe.fileno())))
+            probe.file.close()
+            closed = is_closed(path, fingerprint(os.lstat(path)))
+    except OSError as error:
+        return Finding("error", what, f"no file can be made: {error.strerror}", "see to that disk")
+    if (written, closed) == (False, True):
+        return Finding("ok", what, "a read lease tells a file that is being written")
+    detail = "no read leases here: a file counts as complete by its quiet time alone"
+    return Finding("ok", what, detail)
+
+
+def _database(folder: Path) -> Finding:
+    what = "database"
+    try:
+        with inspect(folder / "treewarden.db") as answers:
+            return Finding("ok", what, f"schema {answers.schema()}")
+    except NoDatabase:
+        return Finding("ok", what, "none yet: the first start makes it")
+    except StoreError as error:
+        detail, _, remedy = str(error).partition("; ")
+        return Finding("error", what, detail, remedy or None)

@@ -1,0 +1,114 @@
+"""The answers as JSON, each one object on a line of its own. Keys are stable."""
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from daemon import __version__
+from daemon.cli.answers import STATES, Status, WatchStatus, seconds_since
+from daemon.cli.checks import Finding
+from daemon.core.model import Record, Row
+from daemon.core.texts import path_fields, readable, timestamp
+from daemon.errors import Problem
+
+_encode = msgspec.json.Encoder().encode
+
+
+def of_status(status: Status, now: int) -> bytes:
+    """One object."""
+    return _encode(
+        {
+            "version": __version__,
+            "running": status.pid is not None,
+            "pid": status.pid,
+            "state_dir": readable(os.fsencode(status.state_dir)),
+            "database": {
+                "path": readable(os.fsencode(status.database)),
+                "size": status.size,
+                "schema": status.schema,
+            },
+            "lines_owed": status.owed,
+            "watches": [_watch_json(watch, now) for watch in status.watches],
+        }
+    )
+
+
+def _watch_json(watch: WatchStatus, now: int) -> dict[str, Any]:
+    root = {"path": None} if watch.root is None else path_fields("path", watch.root)
+    oldest = watch.oldest_ready
+    return {
+        "name": watch.name,
+        **root,
+        "configured": watch.root is not None,
+        "total": sum(watch.files.values()),
+        "files": {state: watch.files.get(state, 0) for state in STATES},
+        "oldest_ready_seconds": None if oldest is None else seconds_since(oldest, now),
+        "next_retry_at": _time(watch.next_retry),
+    }
+
+
+def of_row(row: Row, now: int) -> bytes:
+    """A file as one object."""
+    return _encode(_row_fields(row, now))
+
+
+def _row_fields(row: Row, now: int) -> dict[str, Any]:
+    return {
+        "file_id": row.id,
+        "watch": row.key.watch,
+        **path_fields("path", row.key.path),
+        "state": row.state,
+        "version": row.version,
+        "step": row.step,
+        "plan": row.plan,
+        "attempt": row.attempt,
+        "failures": row.failures,
+        "interruptions": row.interruptions,
+        "at": timestamp(row.at),
+        "age_seconds": seconds_since(row.at, now),
+        "due_at": _time(row.due_at),
+        "size": row.seen.size if row.seen else None,
+        "error": row.error,
+    }
+
+
+def of_file(row: Row, history: Iterable[Record], now: int) -> bytes:
+    """A file with everything that its row holds, and its transitions."""
+    seen = row.seen
+    disk = {
+        "mtime_ns": seen.mtime_ns if seen else None,
+        "ctime_ns": seen.ctime_ns if seen else None,
+        "ino": seen.ino if seen else None,
+        "dev": seen.dev if seen else None,
+        "done": row.done,
+    }
+    return _encode(
+        {**_row_fields(row, now), **disk, "transitions": [_record_json(r) for r in history]}
+    )
+
+
+def _record_json(record: Record) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(record)
+    for name in ("file_id", "watch", "path"):  # the file's own, said once
+        del fields[name]
+    old_path = fields.pop("old_path")
+    moved = {"old_path": None} if old_path is None else path_fields("old_path", old_path)
+    return {**fields, "at": timestamp(record.at), "due_at": _time(record.due_at), **moved}
+
+
+def _time(at: int | None) -> str | None:
+    return None if at is None else timestamp(at)
+
+
+def of_problem(found: Problem) -> bytes:
+    """What is wrong with a configuration; its keys are those of a finding, and three more."""
+    about = {"level": "error", "what": "configuration", "detail": found.found}
+    where = {"file": found.file, "line": found.line, "key": found.key or None}
+    return _encode({**about, "remedy": found.remedy, **where})
+
+
+def of_finding(found: Finding) -> bytes:
+    """One thing that was looked at."""
+    return _encode(found._asdict())

@@ -1,0 +1,136 @@
+"""The answers as text for a person: aligned, and nothing in them that a terminal obeys."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+from daemon import __version__
+from daemon.cli.answers import STATES, Status, WatchStatus, Widths, seconds_since
+from daemon.cli.checks import Finding
+from daemon.core.model import Record, Row
+from daemon.core.texts import shown, timestamp
+from daemon.errors import Problem
+
+_STATE_WIDTH = max(map(len, STATES))
+_UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
+
+
+def of_status(status: Status, now: int) -> Iterator[str]:
+    """What the daemon is about, then a table of its watches."""
+    life = "not running" if status.pid is None else f"running, pid {status.pid or 'unknown'}"
+    database = f"{shown(os.fsencode(status.database))}, {_size(status.size)}"
+    yield f"treewarden    {__version__}, {life}"
+    yield f"state folder  {shown(os.fsencode(status.state_dir))}"
+    yield f"database      {database}, schema {status.schema}"
+    yield f"lines owed    {status.owed}"
+    yield ""
+    head = ["watch", "files", "oldest ready", "next retry", "states"]
+    yield from _table([head, *(_watch_cells(watch, now) for watch in status.watches)])
+
+
+def _watch_cells(watch: WatchStatus, now: int) -> list[str]:
+    present = [f"{watch.files[state]} {state}" for state in STATES if state in watch.files]
+    gone = [] if watch.root is not None else ["(no longer configured)"]
+    oldest, retry = watch.oldest_ready, watch.next_retry
+    return [
+        shown(watch.name),
+        str(sum(watch.files.values())),
+        "-" if oldest is None else _span(seconds_since(oldest, now)),
+        "-" if retry is None else _until(retry, now),
+        ", ".join(present + gone) or "-",
+    ]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+
+
+def of_row(row: Row, widths: Widths, now: int) -> str:
+    """A file in one line: state, watch, step, attempt, age, path."""
+    return (
+        f"{row.state:<{_STATE_WIDTH}}  {row.key.watch:<{widths.watch}}  "
+        f"{row.step or '-':<{widths.step}}  {row.attempt or '-':>3}  "
+        f"{_span(seconds_since(row.at, now)):>6}  {shown(row.key.path)}"
+    )
+
+
+def of_file(row: Row, history: Iterable[Record], now: int) -> Iterator[str]:
+    """A file with everything that its row holds, and its transitions."""
+    yield f"{shown(row.key.path)}"
+    yield from _table([[f"  {name}", value] for name, value in _facts(row, now) if value])
+    yield ""
+    for record in history:
+        yield from _record_text(record)
+
+
+def _facts(row: Row, now: int) -> Iterator[tuple[str, str]]:
+    yield "watch", shown(row.key.watch)
+    yield "state", f"{row.state}, for {_span(seconds_since(row.at, now))}"
+    yield "step", row.step or ""
+    yield "plan", row.plan
+    yield "tries", f"attempt {row.attempt}, failures {row.failures}, cut off {row.interruptions}"
+    yield "due", f"{timestamp(row.due_at)}, {_until(row.due_at, now)}" if row.due_at else ""
+    yield "error", shown(row.error or "")
+    if seen := row.seen:
+        yield "size", f"{seen.size} bytes"
+        yield "modified", timestamp(seen.mtime_ns // 1000)
+        yield "changed", timestamp(seen.ctime_ns // 1000)
+        yield "inode", f"{seen.ino} on device {seen.dev}"
+    yield "done", f"content {row.done}" if row.done else ""
+    yield "row", f"id {row.id}, version {row.version}"
+
+
+def _record_text(record: Record) -> Iterator[str]:
+    """A line, and under it what the transition has beyond an ordinary one."""
+    edge = f"{record.from_state} -> {record.to_state}"
+    notes = {
+        "guard": record.guard,
+        "cause": record.cause,
+        "evidence": record.evidence,
+        "step": record.step,
+        "attempt": record.attempt,
+        "took": None if record.duration_ms is None else f"{record.duration_ms:g} ms",
+        "from": None if record.old_path is None else shown(record.old_path),
+    }
+    told = "  ".join(f"{name}={value}" for name, value in notes.items() if value is not None)
+    yield f"{timestamp(record.at)}  {record.event:<9}  {edge:<24}  {told}".rstrip()
+    if record.error:
+        yield f"{'':27}  error: {shown(record.error)}"
+
+
+def of_problem(found: Problem) -> str:
+    """What is wrong with a configuration."""
+    return f"error  {shown(str(found))}"
+
+
+def of_findings(found: Sequence[Finding]) -> Iterator[str]:
+    """A line each: the level, what it is about, the detail, the remedy."""
+    level, what = max(len(f.level) for f in found), max(len(f.what) for f in found)
+    for one in found:
+        remedy = f"; {one.remedy}" if one.remedy else ""
+        yield f"{one.level:<{level}}  {one.what:<{what}}  {one.detail}{remedy}"
+
+
+def _until(at: int, now: int) -> str:
+    return "now" if at <= now else f"in {_span((at - now) / 1_000_000)}"
+
+
+def _span(seconds: float) -> str:
+    """The two largest units: `45s`, `3m20s`, `2d4h`."""
+    left = int(seconds)
+    parts: list[str] = []
+    for unit, length in _UNITS:
+        count, left = divmod(left, length)
+        if count or parts:
+            parts.append(f"{count}{unit}" if count else "")
+    return "".join(parts[:2]) or "0s"
+
+
+def _size(size: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:  # noqa: PLR2004 - what the units mean
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
