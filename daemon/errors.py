@@ -5,6 +5,8 @@
     +-- StoreError
     |   +-- StoreUnavailable 74  the database cannot be read or written now; it may come back
     |   +-- StoreTooNew      78  the database was written by a newer treewarden
+    |   +-- NoDatabase       69  there is no database: no daemon has run yet
+    |   +-- NotPermitted     77  this user may not read the database
     +-- ServiceError         74  a folder, the log or another part of the system refuses
     +-- AlreadyRunning       75  another daemon holds this state folder
 
@@ -59,6 +61,18 @@ class StoreTooNew(StoreError):  # noqa: N818 - as above
     """The database has a schema that this program does not know."""
 
     exit_code = 78
+
+
+class NoDatabase(StoreError):  # noqa: N818 - as above
+    """There is no database yet."""
+
+    exit_code = 69
+
+
+class NotPermitted(StoreError):  # noqa: N818 - as above
+    """This user may not read the database."""
+
+    exit_code = 77
 
 
 class ServiceError(TreewardenError):

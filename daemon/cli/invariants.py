@@ -14,6 +14,12 @@ SELECT a.file_id, a.version, a.to_state, b.from_state FROM transitions AS a
 JOIN transitions AS b ON b.file_id = a.file_id AND b.version = a.version + 1
 WHERE a.to_state != b.from_state
 """
+_MISCOUNTED = """
+SELECT watch, state, sum(kept), sum(there) FROM (
+    SELECT watch, state, files AS kept, 0 AS there FROM counts
+    UNION ALL SELECT watch, state, 0, count(*) FROM files GROUP BY watch, state
+) GROUP BY watch, state HAVING sum(kept) != sum(there)
+"""
 _DISAGREEING = """
 SELECT f.id, f.state, t.to_state FROM files AS f
 JOIN transitions AS t ON t.file_id = f.id AND t.version = f.version WHERE t.to_state != f.state
@@ -37,5 +43,8 @@ def broken_invariants(db: sqlite3.Connection) -> list[str]:
     found += [f"file {row[0]}: {row[1:]} does not join up" for row in db.execute(_BROKEN_CHAIN)]
     found += [
         f"file {row[0]}: row {row[1]}, last transition {row[2]}" for row in db.execute(_DISAGREEING)
+    ]
+    found += [
+        f"{row[0]} {row[1]}: {row[2]} counted, {row[3]} there" for row in db.execute(_MISCOUNTED)
     ]
     return found

@@ -155,7 +155,7 @@ def _status(place: Place, inspection: Inspection) -> Status:
     oldest: dict[str, int] = {}
     for watch, state, count, since in inspection.counts():
         files[watch][state] = count
-        if state == "ready":
+        if since is not None:
             oldest[watch] = since
     retries = inspection.next_retries()
     watches = [

@@ -4,7 +4,6 @@ import asyncio
 import threading
 from collections.abc import Callable
 from functools import partial
-from functools import partial
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -16,8 +15,8 @@ class Worker:
     """Runs calls in order in one thread, which starts with the first of them.
 
     A daemon thread, unlike those of the loop's executor: a disk that hangs, or a reader that
-    stalls for ever, must not keep the process from ending. And half the price a call: 86 us
-    where `asyncio.to_thread` took 150.
+    stalls for ever, must not keep the process from ending. And half the price: 17 us an empty
+    call where `asyncio.to_thread` takes 34 to 50.
     """
 
     def __init__(self, name: str) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from daemon.core.model import Key, Record, Row
-from daemon.errors import StoreError, StoreTooNew, StoreUnavailable
+from daemon.errors import NoDatabase, NotPermitted, StoreTooNew, StoreUnavailable
 from daemon.store.queries import load_migrations, load_queries
 from daemon.store.rows import record_of, row_of
 
@@ -34,25 +34,13 @@ _REMEDIES = {
 }
 
 
-class NoDatabase(StoreError):  # noqa: N818 - a state of the store, and read as one
-    """There is no database yet."""
-
-    exit_code = 69
-
-
-class NotPermitted(StoreError):  # noqa: N818 - as above
-    """This user may not read the database."""
-
-    exit_code = 77
-
-
 class Count(NamedTuple):
-    """How many files of a watch are in a state, and since when the first of them."""
+    """How many files of a watch are in a state; `oldest`: since when the first one is ready."""
 
     watch: str
     state: str
     files: int
-    oldest: int
+    oldest: int | None
 
 
 class Inspection:
@@ -67,7 +55,7 @@ class Inspection:
         return int(version)
 
     def counts(self) -> list[Count]:
-        """Files by state and watch. 0.1 us a file: the index is counted, not the table."""
+        """Files by state and watch, as the ledger keeps count of them."""
         return [Count(*values) for values in self._ask("select_counts")]
 
     def next_retries(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ which does not have to wait for the writer. Both belong to this object alone.
 import asyncio
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -181,12 +182,15 @@ def _apply(
 ) -> list[bool]:
     """The whole batch at once; one by one only after somebody lost a race."""
     with _transaction(db):
-        if not (whole := _apply_all(db, batch)):
+        if _apply_all(db, batch):
+            written = [True] * len(batch)
+        else:
             db.execute("ROLLBACK")
             db.execute("BEGIN IMMEDIATE")
-        won = [whole or _apply_one(db, *pair) for pair in batch]
+            written = [_apply_one(db, *pair) for pair in batch]
+        _count(db, [pair[0] for pair, ok in zip(batch, written, strict=True) if ok])
         db.execute(SQL["advance_journal"], (journaled,))
-        return won
+        return [ok or _is_there(db, t) for (t, _), ok in zip(batch, written, strict=True)]
 
 
 @contextmanager
@@ -221,12 +225,29 @@ def _apply_one(db: sqlite3.Connection, transition: Transition, record: Record) -
     after = transition.after
     name = "update_file_if_version" if transition.before.version else "insert_file_if_new"
     if _changed(db, name, [row_values(after)]) == 0:
-        attempt = (after.id, after.version, transition.attempt_id)
-        return db.execute(SQL["find_transition"], attempt).fetchone() is not None
+        return False
     if transition.before.key != after.key:
         _changed(db, "rename_file_if_version", [_path_values(after)])
     _changed(db, "insert_transition", [record_values(record)])
     return True
+
+
+def _is_there(db: sqlite3.Connection, transition: Transition) -> bool:
+    """This very attempt was committed before, though nobody was told."""
+    after = transition.after
+    attempt = (after.id, after.version, transition.attempt_id)
+    return db.execute(SQL["find_transition"], attempt).fetchone() is not None
+
+
+def _count(db: sqlite3.Connection, written: Sequence[Transition]) -> None:
+    """Keep the counts by state in step with what was just written."""
+    moves: Counter[tuple[str, str]] = Counter()
+    for transition in written:
+        after, before = transition.after, transition.before
+        moves[after.key.watch, after.state] += 1
+        if before.version:
+            moves[before.key.watch, before.state] -= 1
+    _changed(db, "add_to_count", [(*where, by) for where, by in moves.items() if by])
 
 
 def _path_values(row: Row) -> Values:

@@ -8,8 +8,8 @@ from pathlib import Path
 from daemon.cli.checks import Finding, quoted
 from daemon.engine.disk import fingerprint, is_closed
 from daemon.engine.filesystems import file_system_of, is_remote
-from daemon.errors import StoreError
-from daemon.store.inspect import NoDatabase, inspect
+from daemon.errors import NoDatabase, StoreError
+from daemon.store.inspect import inspect
 
 _LEAST_FREE = 100 << 20
 _OWN_FILES = ("treewarden.db", "treewarden.db-wal", "treewarden.db-shm", "treewarden.lock")

@@ -25,10 +25,18 @@ CREATE TABLE files (
 -- A directory's rows are neighbours: a scan reads them as one range.
 CREATE UNIQUE INDEX files_by_path ON files (watch, directory, name);
 
--- Serves the counts, the lists by state, and the queue of what is ready, in order of arrival.
+-- Serves the lists by state, and the queue of what is ready, in order of arrival.
 CREATE INDEX files_by_state ON files (state, watch, step, at);
 
 CREATE INDEX files_by_due ON files (due_at) WHERE due_at IS NOT NULL;
+
+-- How many files of each watch are in each state: counting a million rows takes 100 ms.
+CREATE TABLE counts (
+    watch TEXT    NOT NULL,
+    state TEXT    NOT NULL,
+    files INTEGER NOT NULL,
+    PRIMARY KEY (watch, state)
+) WITHOUT ROWID;
 
 -- Every committed transition. `seq` is given by the one writer and only grows.
 CREATE TABLE transitions (

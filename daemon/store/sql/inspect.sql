@@ -3,8 +3,10 @@
 PRAGMA user_version;
 
 -- name: select_counts
--- How many files of each watch are in each state, and since when the first of them.
-SELECT watch, state, count(*), min(at) FROM files GROUP BY state, watch;
+-- How many files of each watch are in each state, and since when the first of those that are ready.
+SELECT watch, state, files, CASE state WHEN 'ready' THEN (
+    SELECT min(at) FROM files WHERE files.state = 'ready' AND files.watch = counts.watch
+) END FROM counts WHERE files > 0;
 
 -- name: select_next_retries
 -- When does each watch try a failed file again?

@@ -25,6 +25,11 @@ INSERT INTO transitions (
     guard, cause, evidence, step, attempt, duration_ms, size, due_at, old_path, error
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
+-- name: add_to_count
+-- So many files more (or fewer) of a watch are in a state.
+INSERT INTO counts (watch, state, files) VALUES (?, ?, ?)
+ON CONFLICT (watch, state) DO UPDATE SET files = files + excluded.files;
+
 -- name: find_transition
 -- Was this very attempt committed, though its writer was told otherwise?
 SELECT 1 FROM transitions WHERE file_id = ? AND version = ? AND attempt_id = ?;
