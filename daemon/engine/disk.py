@@ -20,13 +20,15 @@ _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
 _NO_LEASE = frozenset({errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM})
 # A shortage of ours tells nothing of the file: it passes, and then the probe is made.
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_WRAP = 2**63
 _PROBE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
 class Question(NamedTuple):
     """A path to look at, below a root that should still be the same directory.
 
-    `quiet` in microseconds, None: do not judge whether it has settled.
+    Without a root nothing is absent. `quiet` in microseconds, None: do not judge whether it has
+    settled.
     """
 
     path: bytes
@@ -46,7 +48,14 @@ class Entry(NamedTuple):
 
 def fingerprint(st: os.stat_result) -> Fingerprint:
     """The part of a `stat` that tells one content from another."""
-    return Fingerprint(st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino, st.st_dev)
+    found = Fingerprint(st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino, st.st_dev)
+    # Anybody may set a time beyond the year 2262, and some inode numbers use all 64 bits; the
+    # database has 63 and a sign.
+    return found if max(found) < _WRAP else Fingerprint(*map(_wrapped, found))
+
+
+def _wrapped(number: int) -> int:
+    return (number + _WRAP) % (2 * _WRAP) - _WRAP
 
 
 def look_at_all(questions: Sequence[Question]) -> list[Look]:
@@ -81,18 +90,24 @@ def look_at(question: Question, folders: dict[bytes, bool] | None = None) -> Loo
 
 def _is_inside(folder: bytes, root: bytes, known: dict[bytes, bool]) -> bool:
     """No symlink on the way from the root to the folder: watchfiles walks through them."""
-    if len(folder) <= len(root):
-        return True
-    if folder not in known:
-        above = folder.rpartition(b"/")[0]
-        known[folder] = not os.path.islink(folder) and _is_inside(above, root, known)  # noqa: PTH114 - bytes
-    return known[folder]
+    inside, end = True, len(root)
+    if folder in known:
+        return known[folder]
+    # From the top down, and not by recursion: 2,000 levels fit into a path.
+    while inside and end < len(folder):
+        end = (folder + b"/").index(b"/", end + 1)
+        step = folder[:end]
+        if step not in known:
+            known[step] = not os.path.islink(step)  # noqa: PTH114 - a path of bytes
+        inside = known[step]
+    known[folder] = inside
+    return inside
 
 
 def _absent(root: RootId | None) -> Look:
     """A file is only absent from a root that is there: an unmounted share removes nothing."""
     if root is None:
-        return Look("absent")
+        return Look("error", error="the watched root is not there")
     try:
         st = os.stat(root.path)  # noqa: PTH116 - a path of bytes
     except OSError as error:
