@@ -205,6 +205,7 @@ def idempotency_key(key: Key, row: Row) -> str:
 
 def _trigger(row: Row, outcome: Outcome) -> Trigger:
     event = _EVENTS[outcome.verdict]
-    return Trigger(
-        row.key, event, "handler", row=row, error=outcome.error, duration_ms=outcome.duration_ms
-    )
+    # An exception may name a path that is not UTF-8, and the database takes no such text.
+    error = outcome.error and outcome.error.encode("utf-8", "backslashreplace").decode()
+    duration = outcome.duration_ms
+    return Trigger(row.key, event, "handler", row=row, error=error, duration_ms=duration)

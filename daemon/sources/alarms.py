@@ -17,6 +17,8 @@ from daemon.engine.ledger import Ledger
 HORIZON_SECONDS = 60.0
 # Alarms in memory at most: past that, the database keeps them until there is room.
 LIMIT = 50_000
+# The heap is rebuilt when it has twice as many entries as there are alarms, and these more.
+_STALE = 1_000
 # A wall clock that differs from the monotonic one by more than this has been set.
 JUMP_US = 1_000_000
 
@@ -52,7 +54,7 @@ class Alarms:
         if seconds > HORIZON_SECONDS:
             self._alarms.pop(row.id, None)
             return
-        if len(self._alarms) >= LIMIT:
+        if len(self._alarms) >= LIMIT and row.id not in self._alarms:
             self._truncated = True
             return
         self._add(row, max(seconds, 0.0), seen)
@@ -71,8 +73,15 @@ class Alarms:
         due = asyncio.get_running_loop().time() + seconds
         self._alarms[row.id] = Alarm(due, row.key, seen)
         heapq.heappush(self._heap, (due, row.id))
+        if len(self._heap) > 2 * len(self._alarms) + _STALE:
+            self._forget_stale()
         if self._heap[0][1] == row.id:
             self._wake.set()
+
+    def _forget_stale(self) -> None:
+        """A file that is written to all the time sets its alarm anew with every hint."""
+        self._heap = [(alarm.due, file_id) for file_id, alarm in self._alarms.items()]
+        heapq.heapify(self._heap)
 
     async def _ring(self) -> None:
         loop = asyncio.get_running_loop()

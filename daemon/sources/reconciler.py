@@ -73,7 +73,8 @@ class Reconciler:
     async def scan(self, tree: Tree, top: bytes) -> Counts:
         """Compare the subtree at `top` with its rows, directory by directory."""
         counts = Counts()
-        if await asyncio.to_thread(tree.identify_root) != tree.root_id:
+        root = await asyncio.to_thread(tree.identify_root)
+        if root is None or root != tree.root_id:
             # Whoever watches the root says so; a root that is away removes no file.
             return counts
         waiting = [top]

@@ -145,7 +145,7 @@ class SqliteStore:
 
     async def mark_journaled(self, seq: int) -> None:
         """See `Store`."""
-        await self._write("advance_journal", seq)
+        await self._write("advance_journal", seq, seq)
 
     async def mark_watch(self, name: str, now: int) -> WatchMark:
         """See `Store`."""
@@ -189,7 +189,7 @@ def _apply(
             db.execute("BEGIN IMMEDIATE")
             written = [_apply_one(db, *pair) for pair in batch]
         _count(db, [pair[0] for pair, ok in zip(batch, written, strict=True) if ok])
-        db.execute(SQL["advance_journal"], (journaled,))
+        db.execute(SQL["advance_journal"], (journaled, journaled))
         return [ok or _is_there(db, t) for (t, _), ok in zip(batch, written, strict=True)]
 
 
@@ -209,7 +209,7 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 def _apply_all(db: sqlite3.Connection, batch: Sequence[tuple[Transition, Record]]) -> bool:
     """Write it all; False if a row had moved on, and then the caller rolls back."""
     new = [row_values(t.after) for t, _ in batch if t.before.version == 0]
-    known = [row_values(t.after) for t, _ in batch if t.before.version]
+    known = [_update_values(t) for t, _ in batch if t.before.version]
     moved = [_path_values(t.after) for t, _ in batch if t.before.key != t.after.key]
     if new and _changed(db, "insert_file_if_new", new) != len(new):
         return False
@@ -223,8 +223,11 @@ def _apply_all(db: sqlite3.Connection, batch: Sequence[tuple[Transition, Record]
 
 def _apply_one(db: sqlite3.Connection, transition: Transition, record: Record) -> bool:
     after = transition.after
-    name = "update_file_if_version" if transition.before.version else "insert_file_if_new"
-    if _changed(db, name, [row_values(after)]) == 0:
+    if transition.before.version:
+        changed = _changed(db, "update_file_if_version", [_update_values(transition)])
+    else:
+        changed = _changed(db, "insert_file_if_new", [row_values(after)])
+    if not changed:
         return False
     if transition.before.key != after.key:
         _changed(db, "rename_file_if_version", [_path_values(after)])
@@ -250,9 +253,14 @@ def _count(db: sqlite3.Connection, written: Sequence[Transition]) -> None:
     _changed(db, "add_to_count", [(*where, by) for where, by in moves.items() if by])
 
 
+def _update_values(transition: Transition) -> Values:
+    """In the order of `update_file_if_version`."""
+    return (*row_values(transition.after)[4:], transition.before.id, transition.before.version)
+
+
 def _path_values(row: Row) -> Values:
-    """The part of a row that `rename_file_if_version` takes."""
-    return row_values(row)[:6]
+    """In the order of `rename_file_if_version`."""
+    return (*row_values(row)[1:4], row.id, row.version)
 
 
 def _changed(db: sqlite3.Connection, name: str, values: Iterable[Values]) -> int:

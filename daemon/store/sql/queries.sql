@@ -9,14 +9,13 @@ INSERT OR IGNORE INTO files (
 -- A file moves on by one version, if it still has the version that the decision was made on.
 -- The path is left out: naming indexed columns would rewrite their index on every transition.
 UPDATE files SET
-    state = ?5, version = ?6, step = ?7, plan = ?8,
-    attempt = ?9, failures = ?10, interruptions = ?11, size = ?12, mtime_ns = ?13, ctime_ns = ?14,
-    ino = ?15, dev = ?16, done = ?17, at = ?18, due_at = ?19, error = ?20
-WHERE id = ?1 AND version = ?6 - 1;
+    state = ?, version = ?, step = ?, plan = ?, attempt = ?, failures = ?, interruptions = ?,
+    size = ?, mtime_ns = ?, ctime_ns = ?, ino = ?, dev = ?, done = ?, at = ?, due_at = ?, error = ?
+WHERE id = ? AND version = ?;
 
 -- name: rename_file_if_version
 -- A file that has just moved on by one version has a new path.
-UPDATE files SET watch = ?2, directory = ?3, name = ?4 WHERE id = ?1 AND version = ?6;
+UPDATE files SET watch = ?, directory = ?, name = ? WHERE id = ? AND version = ?;
 
 -- name: insert_transition
 -- A transition is on record.
@@ -36,7 +35,7 @@ SELECT 1 FROM transitions WHERE file_id = ? AND version = ? AND attempt_id = ?;
 
 -- name: advance_journal
 -- The log has got this far.
-UPDATE journal SET seq = ?1 WHERE seq < ?1;
+UPDATE journal SET seq = ? WHERE seq < ?;
 
 -- name: select_journal
 -- How far has the log got?

@@ -1,0 +1,170 @@
+"""The engine of these tests: the real one on a real database, in a folder of its own.
+
+Whatever a test does to it, at the end every line must be as documented, and the database sound.
+"""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.cli.harness import Rig, open_rig
+from daemon.cli.invariants import broken_invariants
+from daemon.config import Settle, Step, Watch
+from daemon.core.model import Event, Key, Row, State, Transition
+from daemon.engine.journal import Journal
+from daemon.engine.output import Output
+from daemon.handlers import Handler, Job, Outcome
+from daemon.schema import faults_of_line
+from daemon.store import Store
+from daemon.store.opening import open_store
+
+DEADLINE = 20
+
+
+def key(name: str | bytes, watch: str = "incoming") -> Key:
+    return Key(watch, name.encode() if isinstance(name, str) else name)
+
+
+def step_on(
+    row: Row, event: Event, to: State, attempt_id: str = "a-1", **changes: Any
+) -> Transition:
+    after = replace(row, state=to, version=row.version + 1, **changes)
+    return Transition(row, after, event, attempt_id, "node")
+
+
+def born(name: str | bytes, file_id: int = 0, **changes: Any) -> Transition:
+    return step_on(Row(file_id, key(name)), "discover", "settling", **changes)
+
+
+def valid_lines(log: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in log.read_bytes().splitlines() if line]
+    assert [fault for line in lines for fault in faults_of_line(line)] == []
+    return lines
+
+
+class Gate:
+    """A handler whose jobs stand at a gate until the test says how they end."""
+
+    def __init__(self) -> None:
+        self.jobs: asyncio.Queue[tuple[Job, asyncio.Future[Outcome]]] = asyncio.Queue()
+        self.inside = 0
+        self.most = 0
+
+    async def run(self, job: Job) -> Outcome:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        ending: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.jobs.put_nowait((job, ending))
+        try:
+            return await ending
+        finally:
+            self.inside -= 1
+
+    async def next(self) -> tuple[Job, asyncio.Future[Outcome]]:
+        return await asyncio.wait_for(self.jobs.get(), DEADLINE)
+
+    async def let_pass(self, outcome: Outcome | None = None) -> Job:
+        job, ending = await self.next()
+        ending.set_result(outcome or Outcome("success"))
+        return job
+
+
+class Open(Protocol):
+    def __call__(
+        self,
+        handler: Handler | None = None,
+        *,
+        wrap: Callable[[Store], Store] = ...,
+        quiet: float = 0.0,
+        steps: int = 1,
+        concurrency: int = 4,
+        **watch: Any,
+    ) -> AbstractAsyncContextManager[Rig]: ...
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    (tmp_path / "tree").mkdir()
+    return tmp_path / "tree"
+
+
+@pytest.fixture
+def engine(tmp_path: Path, tree: Path) -> Open:
+    """Open the engine on `tree`; its steps are `load`, `index`, ..., each run by `handler`."""
+
+    @asynccontextmanager
+    async def opened(
+        handler: Handler | None = None,
+        *,
+        wrap: Callable[[Store], Store] = lambda store: store,
+        quiet: float = 0.0,
+        steps: int = 1,
+        concurrency: int = 4,
+        **watch: Any,
+    ) -> AsyncIterator[Rig]:
+        names = ("load", "index", "ship")[:steps]
+        step = [Step(name=n, command=("true",), concurrency=concurrency, attempts=3) for n in names]
+        made = Watch(name="incoming", path=tree, settle=Settle(quiet=quiet), step=tuple(step))
+        async with open_rig(tmp_path, made.model_copy(update=watch), wrap) as rig:
+            if handler is not None:
+                (the_tree,) = rig.service.trees.values()
+                rig.service.dispatcher.add(the_tree, dict.fromkeys(names, handler))
+            async with asyncio.timeout(DEADLINE):
+                yield rig
+        valid_lines(tmp_path / "log")
+        with closing(sqlite3.connect(tmp_path / "state" / "treewarden.db")) as db:
+            assert broken_invariants(db) == []
+
+    return cast("Open", opened)
+
+
+@asynccontextmanager
+async def background(*work: Any) -> AsyncIterator[None]:
+    """Run what never ends beside a test, and end it; if it fails, so does the test."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        async with asyncio.timeout(DEADLINE):
+            yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [r for r in results if r and not isinstance(r, asyncio.CancelledError)] == []
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with open_store("sqlite", tmp_path) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def journal_on(
+    output: Output, store: Store, *, level: str = "debug", position: int = 0
+) -> AsyncIterator[Journal]:
+    """A journal that writes while inside, and has written all at the end."""
+    journal = Journal(output, store, position, level, "node")
+    writing = asyncio.create_task(journal.run())
+    try:
+        async with asyncio.timeout(DEADLINE):
+            yield journal
+            journal.close()
+            await writing
+    finally:
+        writing.cancel()
+        await asyncio.wait([writing])
+
+
+@pytest.fixture
+async def journal(tmp_path: Path, store: Store) -> AsyncIterator[Journal]:
+    """A journal that writes to `log`; its lines are checked at the end."""
+    async with journal_on(Output.to(str(tmp_path / "log")), store) as opened:
+        yield opened
+    valid_lines(tmp_path / "log")

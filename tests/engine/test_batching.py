@@ -1,0 +1,93 @@
+"""Questions asked one by one, answered together."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from daemon.engine.batching import Batcher
+
+
+class Oracle:
+    """Answers with the square, once it is allowed to."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.may = asyncio.Event()
+        self.error: Exception | None = None
+
+    async def answer(self, questions: Sequence[int]) -> list[int]:
+        self.batches.append(list(questions))
+        await self.may.wait()
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        return [number**2 for number in questions]
+
+
+async def test_what_queues_is_the_next_batch() -> None:
+    """What is asked during one answer is answered by the next, each asker with its own answer."""
+    oracle = Oracle()
+    batcher = Batcher(oracle.answer)
+    first = [batcher.ask(number) for number in range(3)]
+    await asyncio.sleep(0)
+    second = [batcher.ask(number) for number in range(3, 8)]
+    oracle.may.set()
+    assert await asyncio.gather(*first, *second) == [number**2 for number in range(8)]
+    assert oracle.batches == [[0, 1, 2], [3, 4, 5, 6, 7]]
+
+
+async def test_limit() -> None:
+    """No batch is larger than the limit, and none is out of order."""
+    oracle = Oracle()
+    oracle.may.set()
+    batcher = Batcher(oracle.answer, limit=4)
+    await asyncio.gather(*[batcher.ask(number) for number in range(10)])
+    assert oracle.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+async def test_error_reaches_its_batch_only() -> None:
+    """The exception of a batch reaches everybody in it, and nobody after it."""
+    oracle = Oracle()
+    batcher = Batcher(oracle.answer)
+    oracle.error = ZeroDivisionError("boom")
+    first = [batcher.ask(number) for number in range(2)]
+    await asyncio.sleep(0)
+    second = batcher.ask(3)
+    oracle.may.set()
+    for future in first:
+        with pytest.raises(ZeroDivisionError, match="boom"):
+            await future
+    assert await second == 9
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_cancelled_asker_disturbs_nobody(*, fails: bool) -> None:
+    """An asker that is cancelled gets no answer; the others of its batch get theirs."""
+    oracle = Oracle()
+    oracle.error = ZeroDivisionError() if fails else None
+    batcher = Batcher(oracle.answer)
+    first, second = batcher.ask(1), batcher.ask(2)
+    await asyncio.sleep(0)
+    first.cancel()
+    oracle.may.set()
+    if fails:
+        with pytest.raises(ZeroDivisionError):
+            await second
+    else:
+        assert await second == 4
+    assert await batcher.ask(5) == 25
+
+
+async def test_close_waits_for_all() -> None:
+    """`close` returns when all that was asked, also meanwhile, is answered."""
+    oracle = Oracle()
+    batcher = Batcher(oracle.answer, limit=1)
+    futures = [batcher.ask(1), batcher.ask(2)]
+    closing = asyncio.create_task(batcher.close())
+    await asyncio.sleep(0)
+    futures.append(batcher.ask(3))
+    oracle.may.set()
+    await closing
+    assert all(future.done() for future in futures)
+    await batcher.close()

@@ -1,0 +1,112 @@
+"""The inbox: what is merged, what goes first, who has to wait."""
+
+import asyncio
+
+import pytest
+
+from daemon.core.model import Fingerprint, Trigger
+from daemon.engine.inbox import Inbox
+from tests.engine.conftest import DEADLINE, key
+
+SEEN = Fingerprint(1, 2, 3, 4, 5)
+
+
+def look(name: str, cause: str = "hint", seen: Fingerprint | None = None) -> Trigger:
+    return Trigger(key(name), "look", cause, seen=seen)
+
+
+async def everything(inbox: Inbox) -> list[Trigger]:
+    return [await inbox.get() for _ in range(len(inbox))]
+
+
+async def test_looks_are_merged() -> None:
+    """A hundred looks at one path that wait are one look; once taken, the next is another."""
+    inbox = Inbox()
+    for _ in range(100):
+        inbox.put(look("a"))
+    assert len(inbox) == 1
+    await inbox.get()
+    inbox.put(look("a"))
+    assert len(inbox) == 1
+
+
+async def test_looks_in_order() -> None:
+    """Looks at different paths are taken in the order in which they came."""
+    inbox = Inbox()
+    for name in ("b", "a", "c", "a", "b"):
+        inbox.put(look(name))
+    assert [t.key for t in await everything(inbox)] == [key("b"), key("a"), key("c")]
+
+
+@pytest.mark.parametrize("first", ["hint", "alarm"])
+async def test_knowledge_of_an_alarm_wins(first: str) -> None:
+    """Of a hint and an alarm, whichever came first, the alarm stays: it knows what stood there."""
+    inbox = Inbox()
+    both = [look("a", "hint"), look("a", "alarm", SEEN)]
+    for trigger in both if first == "hint" else reversed(both):
+        inbox.put(trigger)
+    assert await everything(inbox) == [both[1]]
+
+
+async def test_facts_go_first_and_are_kept() -> None:
+    """What reports a fact is never merged, keeps its order, and overtakes the looks."""
+    inbox = Inbox()
+    facts = [Trigger(key("a"), event, "test") for event in ("start", "start", "fail")]
+    inbox.put(look("b"))
+    for fact in facts:
+        inbox.put(fact)
+    assert await everything(inbox) == [*facts, look("b")]
+
+
+async def test_get_waits() -> None:
+    """`get` waits for what comes, and each trigger reaches one taker."""
+    inbox = Inbox()
+    takers = [asyncio.create_task(inbox.get()) for _ in range(3)]
+    await asyncio.sleep(0)
+    for name in ("a", "b", "c"):
+        inbox.put(look(name))
+    taken = await asyncio.wait_for(asyncio.gather(*takers), DEADLINE)
+    assert {trigger.key for trigger in taken} == {key("a"), key("b"), key("c")}
+
+
+async def test_offer_waits_for_room() -> None:
+    """A source that offers waits while the inbox is full; who puts does not."""
+    inbox = Inbox(limit=2)
+    inbox.put(look("a"))
+    await inbox.offer(look("b"))
+    waiting = asyncio.create_task(inbox.offer(look("c")))
+    inbox.put(Trigger(key("d"), "fail", "handler"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (waiting.done(), len(inbox)) == (False, 3)
+    await inbox.get()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await inbox.get()
+    await asyncio.wait_for(waiting, DEADLINE)
+
+
+async def test_idle() -> None:
+    """`idle` waits until every trigger is not only taken but finished; merged ones count once."""
+    inbox = Inbox()
+    await inbox.idle()
+    for name in ("a", "a", "b"):
+        inbox.put(look(name))
+    idle = asyncio.create_task(inbox.idle())
+    await everything(inbox)
+    inbox.finished()
+    await asyncio.sleep(0)
+    assert not idle.done()
+    inbox.finished()
+    await asyncio.wait_for(idle, DEADLINE)
+
+
+async def test_scans_are_merged_while_they_wait() -> None:
+    """A subtree is asked for once while it waits, and again once its scan has begun."""
+    inbox = Inbox()
+    for name in ("d", "d", "e", "d"):
+        inbox.request_scan(key(name))
+    assert [await inbox.next_scan(), await inbox.next_scan()] == [key("d"), key("e")]
+    inbox.request_scan(key("d"))
+    assert await inbox.next_scan() == key("d")
+    assert inbox.scans.empty()

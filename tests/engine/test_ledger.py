@@ -1,0 +1,298 @@
+"""The ledger: group commit, and a database that goes away and comes back."""
+
+# ruff: noqa: ASYNC110 - turns of the loop until it has noticed; there is no event for that
+
+import asyncio
+import sqlite3
+from collections import deque
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from daemon.core.model import Record, Row, Transition
+from daemon.engine.journal import Journal
+from daemon.engine.ledger import RECENT, Ledger
+from daemon.errors import StoreUnavailable
+from daemon.store import Store
+from tests.engine.conftest import DEADLINE, born, key, step_on, valid_lines
+
+
+class Watched:
+    """The real store, with a gate before each commit and errors before and after it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.sizes: list[int] = []
+        self.asked: list[list[Any]] = []
+        self.before: deque[Exception] = deque()
+        self.after: deque[Exception] = deque()
+        self.reading: deque[Exception] = deque()
+        self.came = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def apply(self, batch: Sequence[tuple[Transition, Record]], journaled: int) -> list[bool]:
+        self.sizes.append(len(batch))
+        self.came.set()
+        await self.gate.wait()
+        if self.before:
+            raise self.before.popleft()
+        won = await self._store.apply(batch, journaled)
+        if self.after:
+            raise self.after.popleft()
+        return won
+
+    async def rows(self, keys: Sequence[Any]) -> list[Row | None]:
+        self.asked.append(list(keys))
+        if self.reading:
+            raise self.reading.popleft()
+        return await self._store.rows(keys)
+
+
+@pytest.fixture
+def watched(store: Store, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    monkeypatch.setattr("daemon.engine.ledger.RETRY_SECONDS", 0.01)
+    return Watched(store)
+
+
+@pytest.fixture
+async def ledger(watched: Watched, journal: Journal) -> Ledger:
+    return Ledger(cast("Store", watched), await watched.last_ids(), journal)
+
+
+def away() -> StoreUnavailable:
+    return StoreUnavailable("away")
+
+
+async def events(journal: Journal, log: Path) -> list[str]:
+    async with asyncio.timeout(DEADLINE):
+        await journal.caught_up.wait()
+    return [line["event"] for line in valid_lines(log)]
+
+
+async def test_group_commit(ledger: Ledger, watched: Watched) -> None:
+    """What queues during one commit is the next: 1,001 transitions in two transactions."""
+    watched.gate.clear()
+    futures = [ledger.commit(born("first"))]
+    await watched.came.wait()
+    futures += [ledger.commit(born(f"{number}")) for number in range(1_000)]
+    watched.gate.set()
+    rows = await asyncio.gather(*futures)
+    assert watched.sizes == [1, 1_000]
+    assert [row.id for row in rows if row] == list(range(1, 1_002))
+
+
+async def test_resolves_after_commit_only(ledger: Ledger, tmp_path: Path) -> None:
+    """In the moment a future resolves, its row is visible on another connection."""
+    seen = []
+    with closing(sqlite3.connect(tmp_path / "treewarden.db")) as db:
+        future = ledger.commit(born("a"))
+        future.add_done_callback(
+            lambda _: seen.append(db.execute("SELECT count(*) FROM files").fetchone())
+        )
+        assert db.execute("SELECT count(*) FROM files").fetchone() == (0,)
+        await future
+        await asyncio.sleep(0)
+    assert seen == [(1,)]
+
+
+async def test_not_before_commit(ledger: Ledger, watched: Watched) -> None:
+    """While the transaction is under way, nobody is told."""
+    watched.gate.clear()
+    future = ledger.commit(born("a"))
+    await watched.came.wait()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not future.done()
+    watched.gate.set()
+    assert await future is not None
+
+
+async def test_lost_race(ledger: Ledger) -> None:
+    """Of two transitions from one version the first is committed, the other told None."""
+    row = await ledger.commit(born("a"))
+    assert row is not None
+    futures = [ledger.commit(step_on(row, "hold", "held", attempt)) for attempt in ("x", "y")]
+    first, second = await asyncio.gather(*futures)
+    assert (first and first.state, second) == ("held", None)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_away_and_back(
+    ledger: Ledger, watched: Watched, journal: Journal, tmp_path: Path, when: str
+) -> None:
+    """A database that is away is tried again until it is back; nobody fails, each line is once.
+
+    Also where the batch was written although an error was reported.
+    """
+    getattr(watched, when).extend([away(), away(), away()])
+    rows = await asyncio.gather(*[ledger.commit(born(f"{number}")) for number in range(5)])
+    assert [row.id for row in rows if row] == [1, 2, 3, 4, 5]
+    assert await events(journal, tmp_path / "log") == [
+        "daemon.store_unavailable",
+        "daemon.store_back",
+        *["discover"] * 5,
+    ]
+
+
+async def test_available(ledger: Ledger, watched: Watched) -> None:
+    """While the last try failed the ledger says that it is not available."""
+    assert ledger.available.is_set()
+    watched.before.extend([away(), away()])
+    future = ledger.commit(born("a"))
+    while len(watched.before) == 2:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not ledger.available.is_set()
+    await future
+    assert ledger.available.is_set()
+
+
+async def test_reader_that_answers_does_not_bring_the_writer_back(
+    ledger: Ledger, watched: Watched
+) -> None:
+    """What failed has to succeed: reads that pass a lock say nothing about writes."""
+    watched.before.append(away())
+    watched.gate.clear()
+    future = ledger.commit(born("a"))
+    await watched.came.wait()
+    watched.came.clear()
+    watched.gate.set()
+    await asyncio.sleep(0)
+    watched.gate.clear()
+    await asyncio.wait_for(watched.came.wait(), DEADLINE)
+    assert await ledger.row(key("other")) is None
+    assert not ledger.available.is_set()
+    watched.gate.set()
+    await future
+    assert ledger.available.is_set()
+
+
+async def test_read_is_retried(ledger: Ledger, watched: Watched) -> None:
+    """A read waits for the database as a write does."""
+    watched.reading.extend([away(), away()])
+    assert await ledger.row(key("a")) is None
+    assert len(watched.asked) == 3
+
+
+async def test_other_errors_reach_their_batch(ledger: Ledger, watched: Watched) -> None:
+    """Any other error reaches everybody in its batch at once, and nobody in the next."""
+    watched.before.append(ZeroDivisionError("boom"))
+    watched.gate.clear()
+    bad = [ledger.commit(born("a")), ledger.commit(born("b"))]
+    await watched.came.wait()
+    good = ledger.commit(born("c"))
+    watched.gate.set()
+    for future in bad:
+        with pytest.raises(ZeroDivisionError, match="boom"):
+            await future
+    assert await good is not None
+    assert await ledger.row(key("a")) is None
+
+
+async def test_error_after_commit_still_has_its_line(
+    ledger: Ledger, watched: Watched, journal: Journal, tmp_path: Path
+) -> None:
+    """A batch that was written and then met an error is on the log all the same, once."""
+    watched.after.append(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        await ledger.commit(born("a"))
+    await ledger.commit(born("b"))
+    await events(journal, tmp_path / "log")
+    lines = valid_lines(tmp_path / "log")
+    assert [line["path"] for line in lines] == ["a", "b"]
+
+
+async def test_away_while_closing(ledger: Ledger, watched: Watched) -> None:
+    """A database that is away while the daemon stops holds up nobody."""
+    watched.before.extend([away()] * 1_000)
+    commit = ledger.commit(born("a"))
+    while ledger.available.is_set():
+        await asyncio.sleep(0)
+    ledger.closing()
+    with pytest.raises(StoreUnavailable):
+        await asyncio.wait_for(commit, DEADLINE)
+    watched.reading.append(away())
+    with pytest.raises(StoreUnavailable):
+        await ledger.row(key("a"))
+    await ledger.close()
+
+
+async def test_close_commits_what_was_handed_over(ledger: Ledger, watched: Watched) -> None:
+    """`close` returns when everything that was handed over is committed."""
+    futures = [ledger.commit(born(f"{number}")) for number in range(50)]
+    await ledger.close()
+    assert all(future.done() for future in futures)
+    assert len(await watched.owed(0, 99)) == 50
+
+
+async def test_reads_are_asked_together(ledger: Ledger, watched: Watched) -> None:
+    """A hundred rows asked for at once are one question to the database."""
+    await asyncio.gather(*[ledger.row(key(f"{number}")) for number in range(100)])
+    assert [len(keys) for keys in watched.asked] == [100]
+
+
+async def test_recent_rows_are_in_memory(ledger: Ledger, watched: Watched) -> None:
+    """A row that was just committed is not read again, and is the newest."""
+    row = await ledger.commit(born("a"))
+    assert row is not None
+    held = await ledger.commit(step_on(row, "hold", "held"))
+    assert await ledger.row(key("a")) == held
+    assert watched.asked == []
+
+
+async def test_memory_is_bounded(ledger: Ledger) -> None:
+    """Of very many rows the last RECENT stay in memory; the others are read again."""
+    births = [ledger.commit(born(f"{number}")) for number in range(RECENT + 500)]
+    rows = await asyncio.gather(*births)
+    assert len(ledger._recent) == RECENT
+    assert await ledger.row(key("0")) == rows[0]
+
+
+async def test_row_in_memory_is_dropped_after_a_lost_race(ledger: Ledger, watched: Watched) -> None:
+    """A row that somebody else had moved on is read again, never served from memory."""
+    row = await ledger.commit(born("a"))
+    assert row is not None
+    moved = step_on(row, "hold", "held", "elsewhere")
+    record = Record(99, 1, "incoming", b"a", "hold", "settling", "held", 2, "elsewhere", "n", 0)
+    assert await watched._store.apply([(moved, record)], 0) == [True]
+    assert await ledger.commit(step_on(row, "settle", "ready")) is None
+    assert await ledger.row(key("a")) == moved.after
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_row_in_memory_is_dropped_after_an_error(
+    ledger: Ledger, watched: Watched, when: str
+) -> None:
+    """After an error nobody knows whether the row moved on: it is read again."""
+    row = await ledger.commit(born("a"))
+    assert row is not None
+    getattr(watched, when).append(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        await ledger.commit(step_on(row, "hold", "held"))
+    found = await ledger.row(key("a"))
+    assert found is not None
+    assert found.state == ("held" if when == "after" else "settling")
+
+
+async def test_row_that_moves(ledger: Ledger) -> None:
+    """After a move the old path has no row, the new one has it."""
+    row = await ledger.commit(born("old"))
+    assert row is not None
+    moved = await ledger.commit(step_on(row, "move", "settling", key=key("new")))
+    assert await ledger.row(key("old")) is None
+    assert await ledger.row(key("new")) == moved
+
+
+async def test_numbers_are_counted_on(store: Store, journal: Journal) -> None:
+    """A new ledger on the same database gives no number twice."""
+    for name in ("a", "b"):
+        ledger = Ledger(store, await store.last_ids(), journal)
+        await ledger.commit(born(name))
+    assert [(r.seq, r.file_id) for r in await store.owed(0, 9)] == [(1, 1), (2, 2)]

@@ -1,0 +1,317 @@
+"""The five verbs, through the real disk and the real database."""
+
+# ruff: noqa: ASYNC240 - a local file answers at once, and nothing else runs in the loop
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from daemon.cli.faults import FaultyStore, InjectedFault
+from daemon.cli.harness import Rig
+from daemon.core.model import Key, Refused, Transition, Trigger
+from daemon.handlers import Outcome
+from tests.engine.conftest import Gate, Open, key
+
+
+async def story(rig: Rig, path: Key) -> list[str]:
+    """What happened to a file, in a word each."""
+    return [record.to_state for record in await rig.store.owed(0, 999) if record.path == path.path]
+
+
+async def done(rig: Rig, gate: Gate, name: str, text: str = "content\n") -> Key:
+    """A file that was handled."""
+    path = rig.write(name, text)
+    await rig.send(path, "look")
+    await rig.send(path, "start")
+    await gate.let_pass()
+    await rig.state(path, ["done"])
+    return path
+
+
+async def test_settling_then_ready(engine: Open, tree: Path) -> None:
+    """A file that is open for writing settles; closed and quiet, it is ready for its first step."""
+    async with engine() as rig:
+        with (tree / "a").open("w") as file:
+            await rig.send(key("a"), "look")
+            assert (await rig.row(key("a"))).state == "settling"
+            file.write("more")
+            file.flush()
+            await rig.send(key("a"), "look")
+            assert (await rig.row(key("a"))).version == 1
+        await rig.send(key("a"), "look")
+        row = await rig.row(key("a"))
+        assert (row.state, row.step, row.seen and row.seen.size) == ("ready", "load", 4)
+        (settle,) = [line for line in await rig.lines() if line["event"] == "settle"]
+        assert settle["evidence"] == "quiet+lease"
+
+
+async def test_steps_one_after_the_other(engine: Open) -> None:
+    """A file passes its steps in their order, and is done after the last."""
+    gate = Gate()
+    async with engine(gate, steps=3) as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        for step in ("load", "index", "ship"):
+            await rig.send(path, "start")
+            assert (await gate.let_pass()).step == step
+            await rig.state(path, ["ready", "done"])
+            await rig.service.inbox.idle()
+        assert (await rig.row(path)).state == "done"
+
+
+async def test_watch_without_steps(engine: Open) -> None:
+    """A watch without steps only tracks: settled is done."""
+    async with engine(steps=0) as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        assert await story(rig, path) == ["done"]
+
+
+async def test_unchanged_file_costs_nothing(engine: Open) -> None:
+    """A look at a file that has not changed commits nothing and says nothing."""
+    gate = Gate()
+    async with engine(gate) as rig:
+        path = await done(rig, gate, "a")
+        before = await rig.store.last_ids(), len(await rig.lines())
+        for _ in range(10):
+            assert await rig.send(path, "look") is None
+        assert (await rig.store.last_ids(), len(await rig.lines())) == before
+
+
+async def test_change_of_a_done_file(engine: Open) -> None:
+    """A done file with another content begins again."""
+    gate = Gate()
+    async with engine(gate) as rig:
+        path = await done(rig, gate, "a")
+        rig.write("a", "another content\n")
+        await rig.send(path, "look")
+        await rig.send(path, "look")
+        assert await story(rig, path) == ["ready", "processing", "done", "settling", "ready"]
+
+
+async def test_mode_and_links_are_no_change(engine: Open, tree: Path) -> None:
+    """What moves only the ctime, as chmod and a hard link do, is no change of a done file."""
+    gate = Gate()
+    async with engine(gate) as rig:
+        path = await done(rig, gate, "a")
+        (tree / "a").chmod(0o600)
+        (tree / "b").hardlink_to(tree / "a")
+        assert await rig.send(path, "look") is None
+        assert (await rig.row(path)).state == "done"
+
+
+async def test_another_inode_is_a_change(engine: Open, tree: Path) -> None:
+    """Replaced by a file of the same size and mtime, a done file has changed all the same."""
+    gate = Gate()
+    async with engine(gate) as rig:
+        path = await done(rig, gate, "a", "aaaa")
+        times = (tree / "a").stat()
+        (tree / "b").write_text("bbbb")
+        os.utime(tree / "b", ns=(times.st_atime_ns, times.st_mtime_ns))
+        (tree / "b").rename(tree / "a")
+        result = await rig.send(path, "look")
+        assert isinstance(result, Transition)
+        assert result.event == "change"
+
+
+async def test_safe_save(engine: Open, tree: Path) -> None:
+    """Written aside and renamed over: the file has changed, the name aside leaves nothing."""
+    gate = Gate()
+    async with engine(gate) as rig:
+        path = await done(rig, gate, "a")
+        aside = rig.write(".a.tmp", "new\n")
+        (tree / ".a.tmp").rename(tree / "a")
+        await rig.send(aside, "look")
+        await rig.send(path, "look")
+        assert (await rig.row(aside)).id == 0
+        assert (await rig.row(path)).state == "settling"
+
+
+async def test_vanish_and_return(engine: Open, tree: Path) -> None:
+    """A file off the disk is gone; the very same file back again is done as before."""
+    gate = Gate()
+    async with engine(gate) as rig:
+        path = await done(rig, gate, "a")
+        (tree / "a").rename(tree.parent / "away")
+        await rig.send(path, "look")
+        (tree.parent / "away").rename(tree / "a")
+        await rig.send(path, "look")
+        assert await story(rig, path) == ["ready", "processing", "done", "gone", "done"]
+
+
+async def test_folder_in_place_of_a_file(engine: Open, tree: Path) -> None:
+    """A file that became a folder is gone, and the folder is scanned."""
+    async with engine() as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        (tree / "a").unlink()
+        (tree / "a").mkdir()
+        await rig.send(path, "look")
+        assert (await rig.row(path)).state == "gone"
+        assert await rig.service.inbox.next_scan() == path
+
+
+async def test_unwanted_name(engine: Open) -> None:
+    """What the patterns leave out is not discovered, whoever asks."""
+    async with engine(exclude=("*.part",)) as rig:
+        path = rig.write("a.part")
+        assert await rig.send(path, "look") is None
+        assert await rig.send(path, "discover") is None
+        assert (await rig.row(path)).id == 0
+
+
+async def test_start_of_a_file_that_changed(engine: Open) -> None:
+    """A file that changed after it was ready is not started: it settles again."""
+    gate = Gate()
+    async with engine(gate) as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        rig.write("a", "something else\n")
+        result = await rig.send(path, "start")
+        assert isinstance(result, Refused)
+        assert result.guard == "fresh"
+        assert (await rig.row(path)).state == "settling"
+        assert gate.most == 0
+
+
+async def test_lost_race_is_decided_again(engine: Open) -> None:
+    """A sender whose row is of the past does no harm: it is decided again on the row as it is."""
+    async with engine() as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        old = await rig.row(path)
+        await rig.send(path, "hold")
+        result = await rig.send(path, "skip", row=old)
+        assert isinstance(result, Transition)
+        assert (result.before.state, result.before.version) == ("held", 2)
+        assert await story(rig, path) == ["ready", "held", "done"]
+
+
+async def test_lost_race_that_is_refused(engine: Open) -> None:
+    """Decided again, what the row as it is does not allow is refused."""
+    async with engine() as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        old = await rig.row(path)
+        await rig.send(path, "skip")
+        assert isinstance(await rig.send(path, "start", row=old), Refused)
+
+
+async def test_change_while_processing(engine: Open) -> None:
+    """A file that changed under its handler's hands settles again after the success."""
+    gate = Gate()
+    async with engine(gate) as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        await rig.send(path, "start")
+        rig.write("a", "changed meanwhile\n")
+        await gate.let_pass()
+        await rig.state(path, ["settling"])
+        await rig.service.inbox.idle()
+        assert (await story(rig, path))[:3] == ["ready", "processing", "settling"]
+
+
+async def test_change_before_a_failure(engine: Open) -> None:
+    """After a failure, too, the file is looked at: a new content does not wait for the backoff."""
+    gate = Gate()
+    async with engine(gate) as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        await rig.send(path, "start")
+        rig.write("a", "changed meanwhile\n")
+        await gate.let_pass(Outcome("retry", "no"))
+        await rig.state(path, ["settling"])
+        assert (await story(rig, path))[:4] == ["ready", "processing", "failed", "settling"]
+
+
+async def test_removed_by_its_handler(engine: Open, tree: Path) -> None:
+    """A handler that removes its file has done it: done, and then gone."""
+    gate = Gate()
+    async with engine(gate) as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        await rig.send(path, "start")
+        (tree / "a").unlink()
+        await gate.let_pass()
+        await rig.state(path, ["gone"])
+        assert await story(rig, path) == ["ready", "processing", "done", "gone"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "states"), [("retry", ["failed"]), ("reject", ["quarantined"])]
+)
+async def test_failure(engine: Open, verdict: str, states: list[str]) -> None:
+    """A failure waits for another attempt, a rejection for an operator; both keep the words."""
+    gate = Gate()
+    async with engine(gate) as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        await rig.send(path, "start")
+        await gate.let_pass(Outcome(verdict, "why", 1.5))  # type: ignore[arg-type]
+        row = await rig.state(path, states)
+        assert row.error == "why"
+        assert (row.due_at is not None) == (verdict == "retry")
+
+
+async def test_root_that_is_gone(engine: Open, tree: Path) -> None:
+    """While the root is away, nothing is concluded; a success is recorded all the same."""
+    gate = Gate()
+    async with engine(gate) as rig:
+        first, second = rig.write("a"), rig.write("b")
+        for path in (first, second):
+            await rig.send(path, "look")
+        await rig.send(second, "start")
+        tree.rename(tree.parent / "away")
+        assert await rig.send(first, "look") is None
+        await gate.let_pass()
+        await rig.state(second, ["done"])
+        tree.mkdir()
+        assert await rig.send(first, "look") is None
+        await rig.service.inbox.idle()
+        assert (await rig.row(first)).state == "ready"
+        assert (await rig.row(second)).state == "done"
+        failed = [line for line in await rig.lines() if line["outcome"] == "failed"]
+        assert all("root" in line["error"] for line in failed)
+        assert len(failed) == 3
+
+
+async def test_name_that_the_kernel_refuses(engine: Open) -> None:
+    """A look that ends in an error leaves no row and is on the log."""
+    async with engine() as rig:
+        path = rig.key("x" * 300)
+        assert await rig.send(path, "look") is None
+        assert (await rig.row(path)).id == 0
+        (line,) = await rig.lines()
+        assert (line["outcome"], line["file_id"]) == ("failed", None)
+
+
+async def test_far_future_does_no_harm(engine: Open, tree: Path) -> None:
+    """A file with a time that no database holds is tracked, and so are those beside it."""
+    async with engine() as rig:
+        paths = [rig.write(f"{number}") for number in range(20)]
+        os.utime(tree / "7", ns=(0, 13_569_465_600 * 10**9))
+        await asyncio.gather(*(rig.send(path, "look") for path in paths))
+        assert {(await rig.row(path)).state for path in paths} <= {"ready", "settling"}
+
+
+async def test_error_concerns_one_file(engine: Open) -> None:
+    """An error of ours is on the log as `failed`, and the next trigger of the file goes on."""
+    async with engine(wrap=FaultyStore.around) as rig:
+        path = rig.write("a")
+        rig.service.ledger.store.before = InjectedFault("boom")  # type: ignore[attr-defined]
+        assert await rig.send(path, "look") is None
+        assert isinstance(await rig.send(path, "look"), Transition)
+        outcomes = [line["outcome"] for line in await rig.lines()]
+        assert sorted(outcomes) == ["failed", "success"]
+
+
+async def test_merged_hints_through_the_inbox(engine: Open) -> None:
+    """Triggers that pass through the inbox are all worked off, many files at once."""
+    async with engine() as rig:
+        paths = [rig.write(f"d{number % 5}/{number}") for number in range(300)]
+        for path in paths * 2:
+            rig.service.inbox.put(Trigger(path, "look", "hint"))
+        await rig.service.inbox.idle()
+        assert {(await rig.row(path)).state for path in paths} == {"ready"}

@@ -1,0 +1,226 @@
+"""The scan: what differs is looked at, and nothing else is touched."""
+
+# ruff: noqa: ASYNC240 - a local file answers at once, and nothing else runs in the loop
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.cli.harness import Rig
+from daemon.core.model import Key, Trigger
+from daemon.sources.reconciler import Counts, Reconciler
+from tests.engine.conftest import Open, background
+
+
+class Scan:
+    """A reconciler on the rig, and a count of what it puts into the inbox."""
+
+    def __init__(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rig = rig
+        service = rig.service
+        self.tree = service.trees["incoming"]
+        self.reconciler = Reconciler(service.trees, service.inbox, service.ledger, rig.journal)
+        self.found: list[bytes] = []
+        real = service.inbox.put
+
+        def put(trigger: Trigger) -> None:
+            if trigger.cause == "scan":
+                self.found.append(trigger.key.path)
+            real(trigger)
+
+        monkeypatch.setattr(service.inbox, "put", put)
+
+    async def run(self, top: bytes = b"") -> Counts:
+        self.found.clear()
+        counts = await self.reconciler.scan(self.tree, top)
+        await self.rig.service.inbox.idle()
+        return counts
+
+    async def state(self, name: str) -> str:
+        return (await self.rig.row(self.rig.key(name))).state
+
+
+def put(tree: Path, *names: str) -> None:
+    for name in names:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(os.fsencode(name))
+
+
+async def test_new_files(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file in the tree is found, in every folder, whatever its name."""
+    names = ["a", "d/a", "d/e/f/a", os.fsdecode(b"d/\xff\n")]
+    put(tree, *names)
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        counts = await scan.run()
+        assert (counts.directories, counts.files, counts.new) == (4, 4, 4)
+        assert [await scan.state(name) for name in names] == ["ready"] * 4
+
+
+async def test_unchanged_files(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second scan puts nothing into the inbox, writes nothing, and says nothing above debug."""
+    put(tree, "a", "d/a", "d/e/a")
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        await scan.run()
+        before = await rig.store.last_ids(), len(await rig.lines())
+        assert await scan.run() == Counts(directories=3, files=3)
+        assert scan.found == []
+        assert (await rig.store.last_ids(), len(await rig.lines())) == before
+        await scan.reconciler.reconcile(scan.tree)
+        assert [line["level"] for line in (await rig.lines())[before[1] :]] == ["debug"]
+
+
+async def test_differences_only(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is new, changed or missing is looked at, and nothing else; the line has the counts."""
+    put(tree, "same", "changed", "missing", "d/missing")
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        await scan.run()
+        put(tree, "new")
+        (tree / "changed").write_text("another content")
+        (tree / "missing").unlink()
+        (tree / "d/missing").unlink()
+        scan.found.clear()
+        await scan.reconciler.reconcile(scan.tree)
+        await rig.service.inbox.idle()
+        assert sorted(scan.found) == [b"changed", b"d/missing", b"missing", b"new"]
+        assert await scan.state("missing") == "gone"
+        (line,) = [x for x in await rig.lines() if x["event"] == "daemon.reconciled"]
+        assert (line["new"], line["changed"], line["missing"], line["level"]) == (1, 1, 2, "info")
+
+
+async def test_vanished_directory(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a folder is gone, or a file has taken its place, all the rows below it go."""
+    put(tree, "d/a", "d/e/a", "d/e/f/a", "d0/a", "x/y/a", "a")
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        await scan.run()
+        (tree / "d").rename(tree.parent / "away")
+        (tree / "x").rename(tree.parent / "away2")
+        put(tree, "x")
+        counts = await scan.run()
+        assert counts.missing == 4
+        for name in ("d/a", "d/e/a", "d/e/f/a", "x/y/a"):
+            assert await scan.state(name) == "gone"
+        assert [await scan.state(name) for name in ("d0/a", "a", "x")] == ["ready"] * 3
+
+
+async def test_subtree(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan of a subtree concerns that subtree only, also when its top is gone."""
+    put(tree, "d/a", "d/e/a", "d-/a", "d0/a", "b")
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        await scan.run(b"d")
+        assert sorted(scan.found) == [b"d/a", b"d/e/a"]
+        await scan.run()
+        (tree / "d").rename(tree.parent / "away")
+        for name in ("d-/a", "d0/a", "b"):
+            (tree / name).unlink()
+        await scan.run(b"d")
+        assert sorted(scan.found) == [b"d/a", b"d/e/a"]
+        assert await scan.state("b") == "ready"
+
+
+async def test_unreadable_directory(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that cannot be listed keeps its rows as they are, and is said."""
+    put(tree, "shut/a", "shut/e/a")
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        await scan.run()
+        (tree / "shut/e/a").unlink()
+        monkeypatch.setattr("daemon.sources.reconciler.list_directory", refuse(b"shut"))
+        counts = await scan.run()
+        assert (counts.unreadable, counts.missing) == (1, 0)
+        assert [await scan.state(name) for name in ("shut/a", "shut/e/a")] == ["ready"] * 2
+        (line,) = [x for x in await rig.lines() if x["event"] == "daemon.degraded"]
+        assert (line["path"], line["error"]) == ("shut", os.strerror(13))
+
+
+def refuse(name: bytes) -> Any:
+    from daemon.engine.disk import list_directory  # noqa: PLC0415 - the real one
+
+    def listing(path: bytes) -> Any:
+        if path.endswith(name):
+            raise PermissionError(13, os.strerror(13))
+        return list_directory(path)
+
+    return listing
+
+
+async def test_excluded_and_symlinked_folders(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Excluded folders are not entered, symlinks not followed; what patterns leave out is left."""
+    put(tree, "real/a", "skip/a", "skip/deep/a", "b.part", ".hidden/x")
+    put(tree.parent / "outside", "a")
+    (tree / "link").symlink_to(tree / "real")
+    (tree / "out").symlink_to(tree.parent / "outside")
+    (tree / "file").symlink_to(tree / "real/a")
+    async with engine(exclude=("skip/", "*.part", ".*")) as rig:
+        scan = Scan(rig, monkeypatch)
+        counts = await scan.run()
+        assert (counts.directories, scan.found) == (2, [b"real/a"])
+        ignored = [x["path"] for x in await rig.lines() if x["event"] == "daemon.ignored"]
+        assert sorted(ignored) == ["file", "link", "out"]
+
+
+@pytest.mark.parametrize("instead", ["nothing", "another folder", "unknown from the start"])
+async def test_root_that_is_away(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch, instead: str
+) -> None:
+    """A root that is away, or another one, removes no file."""
+    put(tree, "a", "d/a")
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        await scan.run()
+        tree.rename(tree.parent / "away")
+        if instead == "another folder":
+            tree.mkdir()
+        if instead == "unknown from the start":
+            scan.tree.root_id = None
+        assert await scan.run() == Counts()
+        assert scan.found == []
+
+
+async def test_what_is_being_handled_is_left_alone(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that its handler has removed is the outcome's business, not the scan's."""
+    from tests.engine.conftest import Gate  # noqa: PLC0415
+
+    put(tree, "a")
+    gate = Gate()
+    async with engine(gate) as rig:
+        scan = Scan(rig, monkeypatch)
+        await scan.run()
+        await rig.send(rig.key("a"), "start")
+        (tree / "a").unlink()
+        assert (await scan.run()).missing == 0
+        await gate.let_pass()
+        await rig.state(rig.key("a"), ["gone"])
+
+
+async def test_requests(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A subtree that is asked for is scanned."""
+    put(tree, "d/a")
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        async with background(scan.reconciler.run_requests()):
+            rig.service.inbox.request_scan(Key("incoming", b"d"))
+            await rig.state(rig.key("d/a"), ["ready"])
+
+
+async def test_periodic(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The periodic scan finds what nobody has told of."""
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        async with background(scan.reconciler.run_periodic(scan.tree, 0.02)):
+            put(tree, "a")
+            await rig.state(rig.key("a"), ["ready"])

@@ -1,0 +1,81 @@
+"""What a former run left behind."""
+
+from pathlib import Path
+
+import pytest
+
+from daemon.core.model import Key
+from daemon.sources.recovery import recover
+from daemon.store.opening import open_store
+from daemon.store.rows import record_of_transition
+from tests.engine.conftest import Open, step_on
+
+
+async def left_processing(folder: Path, *paths: Key) -> None:
+    """As a killed daemon leaves it: the start is committed, and nobody runs."""
+    async with open_store("sqlite", folder / "state") as store:
+        for row in await store.rows(paths):
+            assert row is not None
+            start = step_on(row, "start", "processing", "old-1", attempt=row.attempt + 1)
+            seq = (await store.last_ids()).seq + 1
+            assert await store.apply([(start, record_of_transition(start, seq))], 0) == [True]
+
+
+async def test_processing_is_interrupted(
+    engine: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was being handled when the daemon died is ready again, page by page, and counted."""
+    monkeypatch.setattr("daemon.sources.recovery.PAGE", 2)
+    async with engine() as rig:
+        paths = [rig.write(f"{number}") for number in range(5)]
+        for path in paths:
+            await rig.send(path, "look")
+    await left_processing(tmp_path, *paths)
+    async with engine() as rig:
+        service = rig.service
+        assert await recover(service.trees.values(), service.inbox, service.ledger) == 5
+        await service.inbox.idle()
+        for path in paths:
+            row = await rig.row(path)
+            assert (row.state, row.interruptions, row.attempt) == ("ready", 1, 1)
+        causes = {line["cause"] for line in await rig.lines() if line["event"] == "interrupt"}
+        assert causes == {"crash"}
+
+
+async def test_file_that_takes_the_daemon_down(engine: Open, tmp_path: Path) -> None:
+    """A file whose handling ends the daemon again and again is quarantined."""
+    async with engine() as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+    for _ in range(3):
+        await left_processing(tmp_path, path)
+        async with engine(interruptions=3) as rig:
+            service = rig.service
+            await recover(service.trees.values(), service.inbox, service.ledger)
+            await service.inbox.idle()
+            state = (await rig.row(path)).state
+    assert state == "quarantined"
+
+
+async def test_removed_step(engine: Open) -> None:
+    """A file that waits for a step that is no longer configured settles and begins again."""
+    async with engine(steps=2) as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+    async with engine(steps=0) as rig:
+        service = rig.service
+        assert await recover(service.trees.values(), service.inbox, service.ledger) == 1
+        await service.inbox.idle()
+        await rig.send(path, "look")
+        assert (await rig.row(path)).state == "done"
+
+
+async def test_nothing_to_recover(engine: Open) -> None:
+    """What waits for a step that exists, or is done, is left alone."""
+    async with engine() as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        service = rig.service
+        assert await recover(service.trees.values(), service.inbox, service.ledger) == 0
+        assert len(service.inbox) == 0
+        assert (await rig.row(path)).version == 1
