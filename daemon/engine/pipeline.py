@@ -34,6 +34,8 @@ from daemon.errors import StoreUnavailable
 IN_FLIGHT = 1_024
 # A file that the kernel would not show is looked at again after so long.
 UNSEEN_US = 5_000_000
+# An outcome that could not be recorded, for a reason that nobody expected, is tried again.
+AGAIN_SECONDS = 1.0
 # States in which the disk may show that a file has settled.
 _SETTLES = frozenset({"untracked", "gone", "settling"})
 Result = Transition | Refused | None
@@ -80,7 +82,7 @@ class Pipeline:
         self._attempts = count(1)
 
     async def run(self) -> None:
-        """Work until cancelled. A trigger that was taken is finished all the same."""
+        """Work until cancelled; whoever cancels waits for the inbox to be idle first."""
         limit = asyncio.Semaphore(IN_FLIGHT)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -220,6 +222,9 @@ class Pipeline:
     def _fail(self, slot: Slot, trigger: Trigger, error: Exception) -> None:
         row = slot.row or Row(0, trigger.key)
         slot.row = None
+        if trigger.event in OUTCOMES:
+            # The file is `processing` until this is on record, and nobody else will say it.
+            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._inbox.put, trigger)
         text = f"{type(error).__name__}: {error}"
         self._journal.failed(trigger, row, text, self._attempt_id())
 

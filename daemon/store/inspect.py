@@ -73,9 +73,11 @@ class Inspection:
 
     def files(self, watches: Sequence[str] = (), states: Sequence[str] = ()) -> Iterator[Row]:
         """Rows one by one, in the order of paths; without a choice, all of them."""
+        chosen = _list(watches)
         if states:
-            return map(row_of, self._ask("select_files_in_states", _list(watches), _list(states)))
-        return map(row_of, self._ask("select_files", _list(watches)))
+            found = self._ask("select_files_in_states", chosen, chosen, _list(states))
+            return map(row_of, found)
+        return map(row_of, self._ask("select_files", chosen, chosen))
 
     def find(self, key: Key) -> Row | None:
         """The row of a path."""

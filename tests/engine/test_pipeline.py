@@ -307,6 +307,22 @@ async def test_error_concerns_one_file(engine: Open) -> None:
         assert sorted(outcomes) == ["failed", "success"]
 
 
+async def test_outcome_that_met_an_error_is_recorded_later(
+    engine: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unexpected error at the commit of an outcome does not leave the file processing."""
+    monkeypatch.setattr("daemon.engine.pipeline.AGAIN_SECONDS", 0.01)
+    gate = Gate()
+    async with engine(gate, wrap=FaultyStore.around) as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        await rig.send(path, "start")
+        rig.service.ledger.store.before = InjectedFault("boom")  # type: ignore[attr-defined]
+        await gate.let_pass()
+        assert (await rig.state(path, ["done"])).attempt == 0
+        assert await story(rig, path) == ["ready", "processing", "done"]
+
+
 async def test_merged_hints_through_the_inbox(engine: Open) -> None:
     """Triggers that pass through the inbox are all worked off, many files at once."""
     async with engine() as rig:

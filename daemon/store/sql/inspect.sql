@@ -21,16 +21,17 @@ SELECT count(*) FROM transitions WHERE seq > (SELECT coalesce(max(seq), 0) FROM 
 SELECT name FROM watches ORDER BY name;
 
 -- name: select_files
--- Every file, in the order of paths, without a sort; the watches come as a JSON array, or NULL.
+-- Every file, in the order of paths, without a sort; the watches come as a JSON array, or NULL,
+-- twice: numbered parameters and a tuple do not go together from Python 3.12 on.
 SELECT {columns} FROM files
-WHERE ?1 IS NULL OR watch IN (SELECT value FROM json_each(?1))
+WHERE ? IS NULL OR watch IN (SELECT value FROM json_each(?))
 ORDER BY watch, directory, name;
 
 -- name: select_files_in_states
 -- The files in some states, in the order of paths: found by state, and then sorted.
 SELECT {columns} FROM files
-WHERE state IN (SELECT value FROM json_each(?2))
-    AND (?1 IS NULL OR watch IN (SELECT value FROM json_each(?1)))
+WHERE (? IS NULL OR watch IN (SELECT value FROM json_each(?)))
+    AND state IN (SELECT value FROM json_each(?))
 ORDER BY watch, directory, name;
 
 -- name: select_file
