@@ -139,10 +139,10 @@ async def _at_most(before: dict[str, int]) -> dict[str, int]:
     """What is held, once that is no more than before, or at the deadline: threads end in time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + SETTLE_SECONDS
-    while any(count > before[name] for name, count in (now := _resources()).items()):
-        if loop.time() > deadline:
-            break
+    now = _resources()
+    while any(now[name] > before[name] for name in now) and loop.time() < deadline:
         await asyncio.sleep(0.01)
+        now = _resources()
     return now
 
 
