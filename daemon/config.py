@@ -118,22 +118,6 @@ class Watch(Table):
         """The steps in their order."""
         return tuple(step.name for step in self.step)
 
-    def step_named(self, name: str) -> Step:
-        """The step of that name. Raises `KeyError` if there is none."""
-        return self._steps[name]
-
-    def next_step(self, name: str) -> str | None:
-        """What follows a step; None after the last. Raises `KeyError` if there is no such step."""
-        return self._following[name]
-
-    @cached_property
-    def _steps(self) -> dict[str, Step]:
-        return {step.name: step for step in self.step}
-
-    @cached_property
-    def _following(self) -> dict[str, str | None]:
-        return dict(zip(self.step_names, (*self.step_names[1:], None), strict=False))
-
 
 class Config(Table):
     """The whole file."""
@@ -142,20 +126,13 @@ class Config(Table):
     log: Log = Log()
     watch: Annotated[tuple[Watch, ...], LIST, NOT_EMPTY]
 
-    def watch_named(self, name: str) -> Watch:
-        """The watch of that name. Raises `KeyError` if there is none."""
-        return self._watches[name]
-
-    @cached_property
-    def _watches(self) -> dict[str, Watch]:
-        return {watch.name: watch for watch in self.watch}
-
 
 def load(path: Path) -> Config:
     """Read and check a configuration. Raises `ConfigError` with every problem at once."""
     text = locate.read_text(path)
     raw = _with_folders(locate.parse(text, path), path)
-    findings = [*_repeated_names(raw), *_misplaced(raw, path.absolute().parent)]
+    misplaced_ones = dict.fromkeys(_misplaced(raw, path.absolute().parent))
+    findings = [*_repeated_names(raw), *misplaced_ones]
     try:
         config = Config.model_validate(raw, context=path.absolute().parent)
     except ValidationError as error:
@@ -203,17 +180,29 @@ def _tables(value: object) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _misplaced(raw: dict[str, Any], folder: Path) -> Iterator[Finding]:
-    """Compare the folders of those parts that are right in themselves."""
-    watches = [(i, _part(Watch, table, folder)) for i, table in _tables(raw.get("watch"))]
-    trees = [Tree(("watch", i, "path"), w.path, w.create) for i, w in watches if w]
-    own: list[Own] = []
-    if daemon := _part(Daemon, raw.get("daemon"), folder):
-        state = Own(("daemon", "state_dir"), daemon.state_dir, "the state folder", private=True)
-        own += [state, Own(("daemon", "runtime_dir"), daemon.runtime_dir, "the runtime folder")]
-    log = _part(Log, raw.get("log", {}), folder)
+    """Compare the folders that are named, whatever else is wrong in the tables that name them."""
+    trees = []
+    for index, table in _tables(raw.get("watch")):
+        path, create = table.get("path"), table.get("create") is True
+        if watch := _part(Watch, {"name": "any", "path": path}, folder):
+            trees.append(Tree(("watch", index, "path"), watch.path, create))
+    return misplaced(trees, list(_own(raw, folder)))
+
+
+def _own(raw: dict[str, Any], folder: Path) -> Iterator[Own]:
+    for key, what in (("state_dir", "the state folder"), ("runtime_dir", "the runtime folder")):
+        place = _table(raw, "daemon").get(key)
+        if daemon := _part(Daemon, {"state_dir": place, "runtime_dir": place}, folder):
+            private = key == "state_dir"
+            yield Own(("daemon", key), daemon.state_dir, what, private=private)
+    log = _part(Log, {"output": _table(raw, "log").get("output", "stdout")}, folder)
     if log and log.output != "stdout":
-        own.append(Own(("log", "output"), Path(log.output), "the log"))
-    return misplaced(trees, own)
+        yield Own(("log", "output"), Path(log.output), "the log")
+
+
+def _table(raw: dict[str, Any], name: str) -> dict[str, Any]:
+    table = raw.get(name)
+    return table if isinstance(table, dict) else {}
 
 
 Part = TypeVar("Part", bound=Table)

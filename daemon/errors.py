@@ -4,6 +4,7 @@
     +-- ConfigError          78  the configuration cannot be used; carries every problem
     +-- StoreError
     |   +-- StoreUnavailable 74  the database cannot be read or written now; it may come back
+    |   |   +-- StoreLost    74  another file, or none, stands where the open database was
     |   +-- StoreTooNew      78  the database was written by a newer treewarden
     |   +-- NoDatabase       69  there is no database: no daemon has run yet
     |   +-- NotPermitted     77  this user may not read the database
@@ -55,6 +56,10 @@ class StoreError(TreewardenError):
 
 class StoreUnavailable(StoreError):  # noqa: N818 - a state of the store, and read as one
     """The database cannot be read or written now: locked, full, read-only, or an I/O error."""
+
+
+class StoreLost(StoreUnavailable):
+    """The file that was opened is not there any more, and will not come back to this process."""
 
 
 class StoreTooNew(StoreError):  # noqa: N818 - as above

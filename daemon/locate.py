@@ -49,6 +49,10 @@ def parse(text: str, path: Path) -> dict[str, Any]:
         raise _error(path, _line(str(error), text), found, "correct the syntax") from error
 
 
+DATABASE = "treewarden.db"
+LOCK = "treewarden.lock"
+
+
 def state_dir(raw: dict[str, Any], config_file: Path) -> Path:
     """The folder of the database: absolute, without symbolic links, perhaps not there yet."""
     if configured := _configured(raw, "state_dir", config_file):
@@ -61,7 +65,7 @@ def state_dir(raw: dict[str, Any], config_file: Path) -> Path:
 
 
 def runtime_dir(raw: dict[str, Any], config_file: Path) -> Path:
-    """The folder of the control socket, found like the state folder, and by default inside it."""
+    """The folder reserved for sockets, found like the state folder, and by default inside it."""
     configured = _configured(raw, "runtime_dir", config_file)
     default = configured or _default_runtime() or state_dir(raw, config_file) / "run"
     return Path(os.path.realpath(default))

@@ -22,8 +22,9 @@ from daemon.engine.ledger import Ledger
 from daemon.engine.output import Output
 from daemon.engine.pipeline import Pipeline
 from daemon.engine.trees import Tree
-from daemon.errors import AlreadyRunning
+from daemon.errors import AlreadyRunning, StoreLost
 from daemon.handlers.command import CommandHandler
+from daemon.locate import LOCK
 from daemon.ops.systemd import Notifier, feed_watchdog
 from daemon.sources.alarms import Alarms
 from daemon.sources.hints import Hints
@@ -38,6 +39,10 @@ STORE_CHECK_SECONDS = 5.0
 PATIENCE_SECONDS = 30.0
 # After the drain: handlers that ignore TERM, the last commits, the last lines.
 STOP_SECONDS = 60.0
+
+
+# A terminal that is closed sends SIGHUP: that must not be a crash.
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Service:
@@ -67,6 +72,7 @@ class Service:
             self.dispatcher,
             self._alarms,
         )
+        self._lost: StoreLost | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -75,7 +81,11 @@ class Service:
         (self._hurry if self._stop.is_set() else self._stop).set()
 
     async def run(self) -> None:
-        """Serve until told to stop, and write the last line."""
+        """Serve until told to stop, and write the last line.
+
+        Raises:
+            StoreLost: the database is not the file any more that was opened.
+        """
         since = time.monotonic()
         self._journal.daemon("started", version=__version__, pid=os.getpid())
         async with asyncio.TaskGroup() as tasks:
@@ -90,6 +100,8 @@ class Service:
             # What cannot be written now is owed, and the next start writes it.
             await asyncio.wait([journal], timeout=FLUSH_SECONDS)
             journal.cancel()
+        if self._lost is not None:
+            raise self._lost
 
     async def _wind_down(self, serving: asyncio.Task[None], pipeline: asyncio.Task[None]) -> None:
         """Nothing new comes in; what runs is finished or interrupted; all of it is committed."""
@@ -110,6 +122,7 @@ class Service:
             tasks.create_task(self.dispatcher.run())
             tasks.create_task(self._alarms.run())
             tasks.create_task(self._reconciler.run_requests())
+            tasks.create_task(self._reconciler.run_suspects())
             tasks.create_task(self._check_store())
             tasks.create_task(feed_watchdog(self._notifier, self._store.ping))
             patience = tasks.create_task(self._ask_for_patience())
@@ -127,10 +140,14 @@ class Service:
             await asyncio.sleep(PATIENCE_SECONDS)
 
     async def _check_store(self) -> None:
-        """Notice a database that was replaced or removed under us, and start nothing more."""
-        while True:
+        """End, for another start, when the database was replaced or removed under us."""
+        while self._lost is None:
             await asyncio.sleep(STORE_CHECK_SECONDS)
-            await self.ledger.insist("check", self._store.ping)
+            try:
+                await self.ledger.insist("check", self._store.ping)
+            except StoreLost as error:
+                self._lost = error
+                self.stop()
 
     async def know_trees(self) -> None:
         """Take the roots as they are now for those to watch; learn what is to be adopted."""
@@ -179,8 +196,8 @@ async def serve(config: Config) -> None:
         output = Output.to(config.log.output)
         position = await store.journaled()
         journal = Journal(output, store, position, config.log.level, config.daemon.node)
-        ledger = Ledger(store, await store.last_ids(), journal)
         notifier = stack.enter_context(Notifier())
+        ledger = Ledger(store, await store.last_ids(), journal, notifier.status)
         service = Service(config, store, journal, ledger, notifier)
         stack.enter_context(_signals(service))
         await service.run()
@@ -210,7 +227,7 @@ def hold_state_dir(state_dir: Path) -> Iterator[None]:
     Raises:
         AlreadyRunning: somebody else is.
     """
-    fd = os.open(state_dir / "treewarden.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    fd = os.open(state_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         _lock(fd, state_dir)
         _write_pid(fd, state_dir)
@@ -243,17 +260,17 @@ def _lock(fd: int, state_dir: Path) -> None:
 
 @contextmanager
 def _signals(service: Service) -> Iterator[None]:
-    """SIGTERM and SIGINT stop the service, a second one hurries it; SIGIO is a lease's business."""
+    """Signals that stop the service, a second one hurries it; SIGIO is a lease's business."""
     loop = asyncio.get_running_loop()
     # A writer that comes while a read lease is held makes the kernel send this; its default is
     # to end the process. A handler, not SIG_IGN: programs that we start must not inherit that.
     before = signal.signal(signal.SIGIO, lambda *_: None)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOPPING:
         loop.add_signal_handler(number, service.stop)
     try:
         yield
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOPPING:
             loop.remove_signal_handler(number)
         signal.signal(signal.SIGIO, before)
 

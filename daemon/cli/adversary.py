@@ -19,6 +19,7 @@ from daemon.config import Settle, Step, Watch
 from daemon.core.equivalence import differences
 from daemon.core.lifecycle import TABLE
 from daemon.core.model import Key, Transition
+from daemon.locate import DATABASE
 from daemon.schema import faults_of_line
 
 TEN = 10
@@ -114,7 +115,7 @@ async def database_invariants(rig: Rig) -> str:
     """States known, edges legal, versions without gaps, rows as their last transition says."""
     for scenario in (different_files, same_file, after_commit, before_commit):
         await scenario(rig)
-    path = rig.log.parent / "state" / "treewarden.db"
+    path = rig.log.parent / "state" / DATABASE
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
         broken = broken_invariants(db)
         ((count,),) = db.execute("SELECT count(*) FROM transitions")

@@ -22,10 +22,10 @@ from daemon.cli.options import config_option, json_option
 from daemon.core.model import Key, Row
 from daemon.core.texts import shown
 from daemon.engine.clock import now_us
+from daemon.locate import DATABASE
 from daemon.store.holder import holder_pid
 from daemon.store.inspect import Inspection, inspect
 
-DATABASE = "treewarden.db"
 # What has not been moved into the main file yet counts as well.
 _PARTS = ("", "-wal")
 

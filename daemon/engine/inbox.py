@@ -26,8 +26,10 @@ class Inbox:
         self._idle = asyncio.Event()
         self._idle.set()
         self._unfinished = 0
-        self.scans: asyncio.Queue[Key] = asyncio.Queue()
-        self._scans_waiting: set[Key] = set()
+        self._scans: OrderedDict[Key, None] = OrderedDict()
+        self._scans_asked = asyncio.Event()
+        self._suspects: OrderedDict[Key, None] = OrderedDict()
+        self._suspected = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._facts) + len(self._looks)
@@ -75,12 +77,28 @@ class Inbox:
 
     def request_scan(self, key: Key) -> None:
         """Ask for the subtree at this path to be compared with the rows; merged while it waits."""
-        if key not in self._scans_waiting:
-            self._scans_waiting.add(key)
-            self.scans.put_nowait(key)
+        self._scans[key] = None
+        self._scans_asked.set()
 
     async def next_scan(self) -> Key:
         """The next subtree to compare. Asked for again from now on, it is scanned again."""
-        key = await self.scans.get()
-        self._scans_waiting.discard(key)
-        return key
+        while not self._scans:
+            self._scans_asked.clear()
+            await self._scans_asked.wait()
+        return self._scans.popitem(last=False)[0]
+
+    def suspect(self, key: Key) -> None:
+        """Nothing is at this path, and it has no row: it may have been a folder with rows below.
+
+        Most are not: whoever writes under another name and renames leaves one of these a file.
+        """
+        self._suspects[key] = None
+        self._suspected.set()
+
+    async def suspects(self) -> list[Key]:
+        """All of them, when there are any."""
+        while not self._suspects:
+            self._suspected.clear()
+            await self._suspected.wait()
+        found, self._suspects = list(self._suspects), OrderedDict()
+        return found

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from daemon.core.model import Key, Record, Row, Transition
 from daemon.engine.batching import Batcher
 from daemon.engine.journal import Journal
-from daemon.errors import StoreUnavailable
+from daemon.errors import StoreLost, StoreUnavailable
 from daemon.store import LastIds, Store
 from daemon.store.rows import record_of_transition
 
@@ -27,8 +27,16 @@ class Ledger:
     who waits for it waits: nothing is lost, and nothing starts whose end could not be recorded.
     """
 
-    def __init__(self, store: Store, last: LastIds, journal: Journal) -> None:
+    def __init__(
+        self,
+        store: Store,
+        last: LastIds,
+        journal: Journal,
+        status: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`status` is told in words whenever the database goes away, and when it is back."""
         self.store = store
+        self._status = status
         self._file_id, self._seq = last
         self._journal = journal
         self._commits: Batcher[Transition, Row | None] = Batcher(self._commit)
@@ -70,6 +78,7 @@ class Ledger:
         """Call until the database answers; say when it goes away and when it is back.
 
         Raises:
+            StoreLost: it will not come back.
             StoreUnavailable: it is away while the daemon stops.
         """
         while True:
@@ -77,7 +86,7 @@ class Ledger:
                 answer = await call()
             except StoreUnavailable as error:
                 self._gone(what, error)
-                if self._closing:
+                if self._closing or isinstance(error, StoreLost):
                     raise
                 await asyncio.sleep(RETRY_SECONDS)
             else:
@@ -89,6 +98,7 @@ class Ledger:
             self._away_since = asyncio.get_running_loop().time()
             self.available.clear()
             self._journal.daemon("store_unavailable", "error", error=str(error))
+            self._status(f"database unavailable: {error}")
         self._away.add(what)
 
     def _answered(self, what: str) -> None:
@@ -100,6 +110,7 @@ class Ledger:
             self.available.set()
             seconds = asyncio.get_running_loop().time() - self._away_since
             self._journal.daemon("store_back", away_seconds=round(seconds, 3))
+            self._status("the database is back")
 
     async def _read(self, keys: Sequence[Key]) -> list[Row | None]:
         return await self.insist("read", lambda: self.store.rows(keys))

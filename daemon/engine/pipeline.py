@@ -197,8 +197,7 @@ class Pipeline:
         elif look.kind == "directory" and tree.matcher.enters(row.key.path):
             self._inbox.request_scan(row.key)
         elif look.kind == "absent" and not row.id and trigger.cause == "hint":
-            # Perhaps it was a folder: then the rows below it have to go.
-            self._inbox.request_scan(row.key)
+            self._inbox.suspect(row.key)
         elif look.kind == "other":
             self._journal.ignored(row.key, look.kind)
 

@@ -119,7 +119,7 @@ class Alarms:
         if room <= LIMIT // 2:
             return
         horizon = now + int(HORIZON_SECONDS * 1_000_000)
-        set_after = now if everything else 2**62
+        set_after = now if everything else None
         rows = await self._ledger.insist(
             "read", lambda: self._ledger.store.due(horizon, set_after, room)
         )

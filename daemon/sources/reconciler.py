@@ -4,6 +4,7 @@ import asyncio
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from msgspec import Struct
 
@@ -49,6 +50,15 @@ class Reconciler:
         while True:
             key = await self._inbox.next_scan()
             await self.scan(self._trees[key.watch], key.path)
+
+    async def run_suspects(self) -> None:
+        """Have the subtrees scanned that have rows though nothing is there, until cancelled."""
+        while True:
+            keys = await self._inbox.suspects()
+            store = self._ledger.store
+            found = await self._ledger.insist("read", partial(store.any_below, keys))
+            for key in (key for key, below in zip(keys, found, strict=True) if below):
+                self._inbox.request_scan(key)
 
     async def run_periodic(self, tree: Tree, seconds: float) -> None:
         """Scan one tree again and again, until cancelled."""

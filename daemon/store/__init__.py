@@ -65,8 +65,15 @@ class Store(Protocol):
         """What waits, ready or failed, for a step other than these."""
         ...
 
-    async def due(self, before: int, set_after: int, limit: int) -> list[Row]:
-        """Rows whose timer ends before `before`, or was set after `set_after`; soonest first."""
+    async def any_below(self, keys: Sequence[Key]) -> list[bool]:
+        """Whether there are rows below each path, taken as a directory, in the order asked."""
+        ...
+
+    async def due(self, before: int, set_after: int | None, limit: int) -> list[Row]:
+        """Rows whose timer ends before `before`, or was set after `set_after`; soonest first.
+
+        Both in microseconds since the epoch. With `set_after` every timer there is is read.
+        """
         ...
 
     async def owed(self, after_seq: int, limit: int) -> list[Record]:

@@ -8,7 +8,8 @@ import fcntl
 import os
 from pathlib import Path
 
-LOCK_NAME = "treewarden.lock"
+from daemon.locate import DATABASE, LOCK
+
 _LOCKS = Path("/proc/locks")
 
 
@@ -18,7 +19,7 @@ def holder_pid(state_dir: Path, locks: Path = _LOCKS) -> int | None:
     Raises:
         OSError: this user cannot see into the folder.
     """
-    path = state_dir / LOCK_NAME
+    path = state_dir / LOCK
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -28,7 +29,7 @@ def holder_pid(state_dir: Path, locks: Path = _LOCKS) -> int | None:
         return written
     # Whoever has the database open has its log as well: cheap, where the list below takes 12 ms,
     # for the kernel stops all locking to make it.
-    if not (state_dir / "treewarden.db-wal").exists():
+    if not (state_dir / f"{DATABASE}-wal").exists():
         return None
     if not locks.exists():
         return written or 0 if _is_locked(path) else None

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from daemon.locate import DATABASE
 from daemon.store import Store
 
 
@@ -19,5 +20,5 @@ async def open_store(url: str, state_dir: Path) -> AsyncIterator[Store]:
         raise ValueError(f"no such store: {url}")
     from daemon.store.sqlite import SqliteStore  # noqa: PLC0415 - only the chosen kind is imported
 
-    async with SqliteStore.open(state_dir / "treewarden.db") as store:
+    async with SqliteStore.open(state_dir / DATABASE) as store:
         yield store

@@ -1,6 +1,7 @@
 """The SQL of the store by name, read once from the `.sql` files beside it."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 # Not importlib.resources: it would cost every short command 6 ms.
@@ -15,6 +16,7 @@ FILE_COLUMNS = (
 )
 
 
+@cache
 def load_queries(resource: str) -> dict[str, str]:
     """Name to statement, for each `-- name:` block of a file in `store/sql`."""
     text = (_SQL / resource).read_text(encoding="utf-8")

@@ -4,11 +4,9 @@ Two connections, each in its own thread: the writer's, which waits for the disk,
 which does not have to wait for the writer. Both belong to this object alone.
 """
 
-import asyncio
 import json
 import sqlite3
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from itertools import islice
@@ -18,10 +16,11 @@ from typing import TypeVar
 import aiosqlite
 
 from daemon.core.model import Key, Record, Row, Transition
-from daemon.errors import StoreTooNew, StoreUnavailable
+from daemon.errors import StoreLost, StoreTooNew, StoreUnavailable
 from daemon.store import LastIds, WatchMark
 from daemon.store.queries import load_migrations, load_queries
-from daemon.store.rows import Values, record_of, record_values, row_of, row_values
+from daemon.store.rows import Values, record_of, row_of
+from daemon.store.writing import apply
 
 SQL = load_queries("queries.sql")
 MIGRATIONS = load_migrations()
@@ -47,11 +46,11 @@ def _unavailable(path: Path) -> Iterator[None]:
 class _Connection(aiosqlite.Connection):
     """A connection that runs a whole function in its thread.
 
-    One hop a transaction instead of one a statement (7 us a row against 20 at ten in flight), and
-    nobody can be cancelled between BEGIN and COMMIT.
+    One hop a transaction instead of one a statement, and nobody can be cancelled between BEGIN
+    and COMMIT.
     """
 
-    async def run(self, work: Callable[[sqlite3.Connection], Answer]) -> Answer:
+    async def call(self, work: Callable[[sqlite3.Connection], Answer]) -> Answer:
         """Call `work` with the connection, in the connection's thread."""
         answer: Answer = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
         return answer
@@ -78,9 +77,9 @@ class SqliteStore:
         async with AsyncExitStack() as connections:
             with _unavailable(path):
                 writer = await connections.enter_async_context(_connect(path))
-                await writer.run(partial(_prepare, path))
+                await writer.call(partial(_prepare, path))
                 reader = await connections.enter_async_context(_connect(path))
-                await reader.run(lambda db: db.execute("PRAGMA query_only = ON").close())
+                await reader.call(lambda db: db.execute("PRAGMA query_only = ON").close())
             yield cls(path, writer, reader)
 
     async def last_ids(self) -> LastIds:
@@ -91,7 +90,7 @@ class SqliteStore:
     async def apply(self, batch: Sequence[tuple[Transition, Record]], journaled: int) -> list[bool]:
         """See `Store`."""
         with _unavailable(self._path):
-            return await self._writer.run(partial(_apply, batch, journaled))
+            return await self._writer.call(partial(self._apply, batch, journaled))
 
     async def rows(self, keys: Sequence[Key]) -> list[Row | None]:
         """See `Store`."""
@@ -129,9 +128,17 @@ class SqliteStore:
         found = await self._read("select_stranded", watch, json.dumps(list(steps)))
         return [row_of(values) for values in found]
 
-    async def due(self, before: int, set_after: int, limit: int) -> list[Row]:
+    async def any_below(self, keys: Sequence[Key]) -> list[bool]:
         """See `Store`."""
-        found = await self._read("select_due", before, set_after, limit)
+        with _unavailable(self._path):
+            return await self._reader.call(lambda db: [_has_below(db, key) for key in keys])
+
+    async def due(self, before: int, set_after: int | None, limit: int) -> list[Row]:
+        """See `Store`."""
+        if set_after is None:
+            found = await self._read("select_due", before, limit)
+        else:
+            found = await self._read("select_due_or_set_after", before, set_after, limit)
         return [row_of(values) for values in found]
 
     async def owed(self, after_seq: int, limit: int) -> list[Record]:
@@ -158,114 +165,43 @@ class SqliteStore:
         await self._write("set_watch_adopted", name)
 
     async def ping(self) -> None:
-        """See `Store`. SQLite goes on writing into an unlinked file as if nothing had happened."""
+        """See `Store`."""
         with _unavailable(self._path):
-            stat = await asyncio.to_thread(self._path.stat)
-            if stat.st_ino != self._inode:
-                raise StoreUnavailable(f"{self._path}: another file has taken its place")
-        await self._fetch("SELECT 1", ())
+            await self._reader.call(self._see)
+
+    def _see(self, db: sqlite3.Connection) -> None:
+        """SQLite goes on writing into an unlinked file as if nothing had happened."""
+        try:
+            inode = self._path.stat().st_ino
+        except FileNotFoundError:
+            inode = 0
+        if inode != self._inode:
+            raise StoreLost(f"{self._path}: the database was removed or replaced while it was open")
+        db.execute("SELECT 1").close()
+
+    def _apply(
+        self, batch: Sequence[tuple[Transition, Record]], journaled: int, db: sqlite3.Connection
+    ) -> list[bool]:
+        self._see(db)
+        return apply(db, batch, journaled)
 
     async def _write(self, name: str, *values: object) -> None:
         with _unavailable(self._path):
-            await self._writer.run(lambda db: db.execute(SQL[name], values).close())
+            await self._writer.call(lambda db: db.execute(SQL[name], values).close())
 
     async def _read(self, name: str, *values: object) -> list[Values]:
         return await self._fetch(SQL[name], values)
 
     async def _fetch(self, sql: str, values: Sequence[object]) -> list[Values]:
         with _unavailable(self._path):
-            return await self._reader.run(lambda db: db.execute(sql, tuple(values)).fetchall())
+            return await self._reader.call(lambda db: db.execute(sql, tuple(values)).fetchall())
 
 
-def _apply(
-    batch: Sequence[tuple[Transition, Record]], journaled: int, db: sqlite3.Connection
-) -> list[bool]:
-    """The whole batch at once; one by one only after somebody lost a race."""
-    with _transaction(db):
-        if _apply_all(db, batch):
-            written = [True] * len(batch)
-        else:
-            db.execute("ROLLBACK")
-            db.execute("BEGIN IMMEDIATE")
-            written = [_apply_one(db, *pair) for pair in batch]
-        _count(db, [pair[0] for pair, ok in zip(batch, written, strict=True) if ok])
-        db.execute(SQL["advance_journal"], (journaled, journaled))
-        return [ok or _is_there(db, t) for (t, _), ok in zip(batch, written, strict=True)]
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        # A full disk rolls back by itself; only then is there nothing to roll back.
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-
-
-def _apply_all(db: sqlite3.Connection, batch: Sequence[tuple[Transition, Record]]) -> bool:
-    """Write it all; False if a row had moved on, and then the caller rolls back."""
-    new = [row_values(t.after) for t, _ in batch if t.before.version == 0]
-    known = [_update_values(t) for t, _ in batch if t.before.version]
-    moved = [_path_values(t.after) for t, _ in batch if t.before.key != t.after.key]
-    if new and _changed(db, "insert_file_if_new", new) != len(new):
-        return False
-    if known and _changed(db, "update_file_if_version", known) != len(known):
-        return False
-    if moved:
-        _changed(db, "rename_file_if_version", moved)
-    _changed(db, "insert_transition", (record_values(record) for _, record in batch))
-    return True
-
-
-def _apply_one(db: sqlite3.Connection, transition: Transition, record: Record) -> bool:
-    after = transition.after
-    if transition.before.version:
-        changed = _changed(db, "update_file_if_version", [_update_values(transition)])
-    else:
-        changed = _changed(db, "insert_file_if_new", [row_values(after)])
-    if not changed:
-        return False
-    if transition.before.key != after.key:
-        _changed(db, "rename_file_if_version", [_path_values(after)])
-    _changed(db, "insert_transition", [record_values(record)])
-    return True
-
-
-def _is_there(db: sqlite3.Connection, transition: Transition) -> bool:
-    """This very attempt was committed before, though nobody was told."""
-    after = transition.after
-    attempt = (after.id, after.version, transition.attempt_id)
-    return db.execute(SQL["find_transition"], attempt).fetchone() is not None
-
-
-def _count(db: sqlite3.Connection, written: Sequence[Transition]) -> None:
-    """Keep the counts by state in step with what was just written."""
-    moves: Counter[tuple[str, str]] = Counter()
-    for transition in written:
-        after, before = transition.after, transition.before
-        moves[after.key.watch, after.state] += 1
-        if before.version:
-            moves[before.key.watch, before.state] -= 1
-    _changed(db, "add_to_count", [(*where, by) for where, by in moves.items() if by])
-
-
-def _update_values(transition: Transition) -> Values:
-    """In the order of `update_file_if_version`."""
-    return (*row_values(transition.after)[4:], transition.before.id, transition.before.version)
-
-
-def _path_values(row: Row) -> Values:
-    """In the order of `rename_file_if_version`."""
-    return (*row_values(row)[1:4], row.id, row.version)
-
-
-def _changed(db: sqlite3.Connection, name: str, values: Iterable[Values]) -> int:
-    """Run one statement for each of the values; the number of rows changed in all."""
-    return db.executemany(SQL[name], values).rowcount
+def _has_below(db: sqlite3.Connection, key: Key) -> bool:
+    watch, path = key
+    bounds = (watch, path, watch, path + b"/", path + b"0")
+    ((found,),) = db.execute(SQL["exists_below"], bounds).fetchall()
+    return bool(found)
 
 
 @asynccontextmanager
@@ -273,7 +209,7 @@ async def _connect(path: Path) -> AsyncIterator[_Connection]:
     connect = partial(sqlite3.connect, path, isolation_level=None, cached_statements=256)
     db = _Connection(connect, iter_chunk_size=64)
     async with db:
-        await db.run(_configure)
+        await db.call(_configure)
         yield db
 
 

@@ -364,7 +364,7 @@ def test_check_finds_a_good_site_good(used: Site) -> None:
     assert {f["level"] for f in found.values()} <= {"ok", "warning"}
     assert found.keys() >= {
         *("user", "running", "database", "daemon.state_dir", "daemon.state_dir.lease"),
-        *("daemon.state_dir.filesystem", "daemon.state_dir.space", "daemon.runtime_dir"),
+        *("daemon.state_dir.filesystem", "daemon.state_dir.space"),
         *("w.path", "w.filesystem", "w.load.command", "w.tree"),
         *("fs.inotify.max_user_watches", "fs.inotify.max_user_instances"),
     }
@@ -420,4 +420,4 @@ def test_check_as_a_user_who_may_not_do_the_work(used: Site) -> None:
     assert answer.returncode == 78, answer.stderr
     found = [json.loads(line) for line in answer.stdout.splitlines()]
     errors = {f["what"] for f in found if f["level"] == "error"}
-    assert errors == {"daemon.state_dir", "daemon.runtime_dir", "w.path"}
+    assert errors == {"daemon.state_dir", "w.path"}

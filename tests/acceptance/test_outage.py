@@ -225,14 +225,17 @@ def test_a_database_that_is_locked_at_the_start_is_waited_for(site: Site, effect
 
 
 def test_a_database_that_was_removed_is_noticed(site: Site, effects: Effects) -> None:
-    """SQLite would go on writing into the unlinked file: nothing is started any more."""
+    """SQLite would go on writing into the unlinked file: the daemon ends, and says why."""
     daemon = site.start().ready()
     handle(site, effects, "a")
     daemon.done("a")
     site.database.unlink()
+    (site.tree / "b").touch()
     said = daemon.line("daemon.store_unavailable")
     assert str(site.database) in said["error"]
-    daemon.stop()
+    assert daemon.wait() == 74
+    assert "removed or replaced" in daemon.stderr
+    assert not [line for line in daemon.lines if line.get("path") == "b"]
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from msgspec import structs
 from msgspec.structs import replace
 
 from daemon.core.model import Fingerprint, Key, Record, Row, Transition
-from daemon.errors import StoreTooNew, StoreUnavailable
+from daemon.errors import StoreLost, StoreTooNew, StoreUnavailable
 from daemon.store import LastIds, Store, WatchMark
 from daemon.store.opening import open_store
 from daemon.store.rows import record_of_transition
@@ -310,7 +310,7 @@ async def test_due(store: Store) -> None:
     births = [born(f"{n}", n, due_at=due, at=at) for n, (due, at) in enumerate(timers, 1)]
     await Writer(store).apply(*births)
 
-    async def due(before: int, set_after: int, limit: int = 9) -> list[int]:
+    async def due(before: int, set_after: int | None, limit: int = 9) -> list[int]:
         return [row.id for row in await store.due(before, set_after, limit)]
 
     assert await due(300, 2**62) == [2, 5]
@@ -524,7 +524,7 @@ async def test_full_disk(small_disk: Path) -> None:
 async def test_every_commit_reaches_the_disk(tmp_path: Path) -> None:
     """The writer syncs at every commit, into a write-ahead log."""
     async with SqliteStore.open(tmp_path / "treewarden.db") as store:
-        run = store._writer.run
+        run = store._writer.call
         assert await run(lambda db: db.execute("PRAGMA synchronous").fetchone()) == (2,)
         assert await run(lambda db: db.execute("PRAGMA journal_mode").fetchone()) == ("wal",)
 
@@ -533,7 +533,7 @@ async def test_reader_cannot_write(tmp_path: Path) -> None:
     """The second connection only reads."""
     async with SqliteStore.open(tmp_path / "treewarden.db") as store:
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            await store._reader.run(lambda db: db.execute("DELETE FROM files"))
+            await store._reader.call(lambda db: db.execute("DELETE FROM files"))
 
 
 async def test_migrations_are_applied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -542,7 +542,7 @@ async def test_migrations_are_applied_once(tmp_path: Path, monkeypatch: pytest.M
 
     async def version() -> int:
         async with SqliteStore.open(path) as store:
-            ((number,),) = await store._reader.run(
+            ((number,),) = await store._reader.call(
                 lambda db: db.execute("PRAGMA user_version").fetchall()
             )
             return int(number)
@@ -577,15 +577,15 @@ async def test_migration_that_fails_leaves_nothing(
 
 
 async def test_ping_notices_another_file(tmp_path: Path) -> None:
-    """A database that was replaced or removed is unavailable: what is written would be lost."""
+    """A database that was replaced or removed is lost: what is written would be, too."""
     path = tmp_path / "treewarden.db"
     async with SqliteStore.open(path) as store:
         await store.ping()
         path.rename(tmp_path / "aside")
-        with pytest.raises(StoreUnavailable, match="No such file"):
+        with pytest.raises(StoreLost, match="removed or replaced"):
             await store.ping()
         path.write_bytes(b"")
-        with pytest.raises(StoreUnavailable, match="another file"):
-            await store.ping()
+        with pytest.raises(StoreLost, match="removed or replaced"):
+            await store.apply([], 0)
         (tmp_path / "aside").rename(path)
         await store.ping()

@@ -109,4 +109,4 @@ async def test_scans_are_merged_while_they_wait() -> None:
     assert [await inbox.next_scan(), await inbox.next_scan()] == [key("d"), key("e")]
     inbox.request_scan(key("d"))
     assert await inbox.next_scan() == key("d")
-    assert inbox.scans.empty()
+    assert not inbox._scans

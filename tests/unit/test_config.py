@@ -112,12 +112,10 @@ def test_defaults(write: Write, tmp_path: Path) -> None:
 
 
 def test_steps_in_order(write: Write) -> None:
-    """A watch knows its steps by name, and which of them follows which."""
+    """A watch knows its steps in their order."""
     text = GOOD + '[[watch.step]]\nname = "index"\ncommand = ["true"]\n'
-    watch = load(write(text)).watch_named("in")
+    (watch,) = load(write(text)).watch
     assert watch.step_names == ("load", "index")
-    assert watch.step_named("index").command == ("true",)
-    assert (watch.next_step("load"), watch.next_step("index")) == ("index", None)
 
 
 def test_relative_paths_start_at_the_file(
@@ -284,8 +282,12 @@ command = ["{x}"]
         (2, "daemon.state_dir"),
         (4, "log.level"),
         (5, "watch[0].name"),
+        (9, "watch[1].path"),
         (11, "watch[2].name"),
+        (12, "watch[2].path"),
+        (12, "watch[2].path"),
         (14, "watch[2].colour"),
+        (17, "watch[3].path"),
         (22, "watch[3].step[1].name"),
         (23, "watch[3].step[1].command[0]"),
     ]

@@ -30,7 +30,6 @@ def examine(config: Config) -> Iterator[Finding]:
     yield _user()
     yield _other_daemon(config.daemon.state_dir)
     yield from examine_state(config.daemon.state_dir)
-    yield examine_writable("daemon.runtime_dir", config.daemon.runtime_dir)
     if config.log.output != "stdout":
         yield _log(Path(config.log.output))
     for watch in config.watch:
@@ -60,6 +59,9 @@ def _other_daemon(state_dir: Path) -> Finding:
 
 
 def _log(path: Path) -> Finding:
+    if not path.parent.is_dir():
+        detail = f"there is no folder {quoted(path.parent)}"
+        return Finding("error", "log.output", detail, "make it, or name a file elsewhere")
     if not path.exists():
         return examine_writable("log.output", path.parent)
     if path.is_dir() or not may(path, os.R_OK | os.W_OK):

@@ -9,10 +9,11 @@ from daemon.cli.checks import Finding, quoted
 from daemon.engine.disk import fingerprint, is_closed
 from daemon.engine.filesystems import file_system_of, is_remote
 from daemon.errors import NoDatabase, StoreError
+from daemon.locate import DATABASE, LOCK
 from daemon.store.inspect import inspect
 
 _LEAST_FREE = 100 << 20
-_OWN_FILES = ("treewarden.db", "treewarden.db-wal", "treewarden.db-shm", "treewarden.lock")
+_OWN_FILES = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", LOCK)
 _PASSING = frozenset({"ramfs", "tmpfs"})
 
 
@@ -112,7 +113,7 @@ def _lease(folder: Path) -> Finding:
 def _database(folder: Path) -> Finding:
     what = "database"
     try:
-        with inspect(folder / "treewarden.db") as answers:
+        with inspect(folder / DATABASE) as answers:
             return Finding("ok", what, f"schema {answers.schema()}")
     except NoDatabase:
         return Finding("ok", what, "none yet: the first start makes it")

@@ -61,6 +61,11 @@ SELECT {columns} FROM files WHERE watch = ? AND directory = ? AND state NOT IN (
 SELECT directory FROM files WHERE watch = ? AND directory > ? AND directory < ?
 ORDER BY directory LIMIT 1;
 
+-- name: exists_below
+-- Are there rows below a path, in it as a directory or deeper? '0' follows '/' in the order of bytes.
+SELECT EXISTS (SELECT 1 FROM files WHERE watch = ? AND directory = ?)
+    OR EXISTS (SELECT 1 FROM files WHERE watch = ? AND directory > ? AND directory < ?);
+
 -- name: select_ready
 -- What waits for a step, in order of arrival.
 SELECT {columns} FROM files WHERE state = 'ready' AND watch = ? AND step = ? ORDER BY at LIMIT ?;
@@ -75,7 +80,11 @@ SELECT {columns} FROM files WHERE state IN ('ready', 'failed') AND watch = ? AND
     AND (step IS NULL OR step NOT IN (SELECT value FROM json_each(?)));
 
 -- name: select_due
--- What has a timer that ends before the horizon, or one that was set by a clock since put back.
+-- What has a timer that ends before the horizon.
+SELECT {columns} FROM files WHERE due_at < ? ORDER BY due_at LIMIT ?;
+
+-- name: select_due_or_set_after
+-- The same, and what was set by a clock that has since been put back: reads every timer there is.
 SELECT {columns} FROM files WHERE due_at IS NOT NULL AND (due_at < ? OR at > ?)
 ORDER BY due_at LIMIT ?;
 

@@ -1,0 +1,106 @@
+"""How a batch of transitions becomes one SQLite transaction. Runs in the connection's thread."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from daemon.core.model import Record, Row, Transition
+from daemon.store.queries import load_queries
+from daemon.store.rows import Values, record_values, row_values
+
+SQL = load_queries("queries.sql")
+
+
+def apply(
+    db: sqlite3.Connection, batch: Sequence[tuple[Transition, Record]], journaled: int
+) -> list[bool]:
+    """Commit a batch, the whole at once; one by one only after somebody lost a race.
+
+    See `Store.apply`. Leaves no transaction open, whatever happens.
+    """
+    with _transaction(db):
+        if _apply_all(db, batch):
+            written = [True] * len(batch)
+        else:
+            db.execute("ROLLBACK")
+            db.execute("BEGIN IMMEDIATE")
+            written = [_apply_one(db, *pair) for pair in batch]
+        _count(db, [pair[0] for pair, ok in zip(batch, written, strict=True) if ok])
+        db.execute(SQL["advance_journal"], (journaled, journaled))
+        return [ok or _is_there(db, t) for (t, _), ok in zip(batch, written, strict=True)]
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        # A full disk rolls back by itself; only then is there nothing to roll back.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _apply_all(db: sqlite3.Connection, batch: Sequence[tuple[Transition, Record]]) -> bool:
+    """Write it all; False if a row had moved on, and then the caller rolls back."""
+    new = [row_values(t.after) for t, _ in batch if t.before.version == 0]
+    known = [_update_values(t) for t, _ in batch if t.before.version]
+    moved = [_path_values(t.after) for t, _ in batch if t.before.key != t.after.key]
+    if new and _changed(db, "insert_file_if_new", new) != len(new):
+        return False
+    if known and _changed(db, "update_file_if_version", known) != len(known):
+        return False
+    if moved:
+        _changed(db, "rename_file_if_version", moved)
+    _changed(db, "insert_transition", (record_values(record) for _, record in batch))
+    return True
+
+
+def _apply_one(db: sqlite3.Connection, transition: Transition, record: Record) -> bool:
+    after = transition.after
+    if transition.before.version:
+        changed = _changed(db, "update_file_if_version", [_update_values(transition)])
+    else:
+        changed = _changed(db, "insert_file_if_new", [row_values(after)])
+    if not changed:
+        return False
+    if transition.before.key != after.key:
+        _changed(db, "rename_file_if_version", [_path_values(after)])
+    _changed(db, "insert_transition", [record_values(record)])
+    return True
+
+
+def _is_there(db: sqlite3.Connection, transition: Transition) -> bool:
+    """This very attempt was committed before, though nobody was told."""
+    after = transition.after
+    attempt = (after.id, after.version, transition.attempt_id)
+    return db.execute(SQL["find_transition"], attempt).fetchone() is not None
+
+
+def _count(db: sqlite3.Connection, written: Sequence[Transition]) -> None:
+    """Keep the counts by state in step with what was just written."""
+    moves: Counter[tuple[str, str]] = Counter()
+    for transition in written:
+        after, before = transition.after, transition.before
+        moves[after.key.watch, after.state] += 1
+        if before.version:
+            moves[before.key.watch, before.state] -= 1
+    _changed(db, "add_to_count", [(*where, by) for where, by in moves.items() if by])
+
+
+def _update_values(transition: Transition) -> Values:
+    """In the order of `update_file_if_version`."""
+    return (*row_values(transition.after)[4:], transition.before.id, transition.before.version)
+
+
+def _path_values(row: Row) -> Values:
+    """In the order of `rename_file_if_version`."""
+    return (*row_values(row)[1:4], row.id, row.version)
+
+
+def _changed(db: sqlite3.Connection, name: str, values: Iterable[Values]) -> int:
+    """Run one statement for each of the values; the number of rows changed in all."""
+    return db.executemany(SQL[name], values).rowcount
