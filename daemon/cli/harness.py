@@ -16,7 +16,7 @@ from daemon.engine.ledger import Ledger
 from daemon.engine.output import Output
 from daemon.engine.pipeline import Result
 from daemon.ops.systemd import Notifier
-from daemon.service import Service, tune_interpreter
+from daemon.service import Service, tune_process
 from daemon.store import Store
 from daemon.store.opening import open_store
 
@@ -94,7 +94,7 @@ async def open_rig(
 
     `wrap` may put something between the ledger and its store: a fault, most often.
     """
-    tune_interpreter()
+    tune_process()
     state = folder / "state"
     state.mkdir(parents=True, exist_ok=True)
     own = Daemon(node="rig", state_dir=state, runtime_dir=state)
@@ -118,5 +118,6 @@ async def open_rig(
             working.cancel()
             await asyncio.wait([working])
             await ledger.close()
+            await service.close()
             journal.close()
             await writing

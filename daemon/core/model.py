@@ -98,14 +98,15 @@ class Row(Struct, frozen=True, gc=False):
 class Trigger(Struct, frozen=True):
     """A reason to touch a file. `look` compares disk and row; every other event names itself.
 
-    `row` is the sender's knowledge, which the ledger's version check keeps honest. `seen` is the
-    fingerprint that stood at least the quiet time ago, for the alarm that waited for it.
+    `version`: the row was claimed at this version, and at another there is nothing to start any
+    more. `seen` is the fingerprint that stood at least the quiet time ago, for the alarm that
+    waited for it.
     """
 
     key: Key
     event: Event | Literal["look"]
     cause: str
-    row: Row | None = None
+    version: int | None = None
     seen: Fingerprint | None = None
     error: str | None = None
     duration_ms: float | None = None

@@ -34,19 +34,22 @@ class Look(Struct, frozen=True, gc=False):
         return "quiet+lease" if self.closed else "quiet"
 
 
-def is_quiet(seen: Fingerprint, now: int, quiet: int, stood: Fingerprint | None) -> bool:
+def is_quiet(
+    seen: Fingerprint, now: int, quiet: int, stood: Fingerprint | None, *, own_clock: bool = True
+) -> bool:
     """Unchanged for `quiet` microseconds.
 
     Either `stood`, the fingerprint of at least that long ago, is still what is seen: that needs
     no wall clock. Or the kernel's times lie that far back: a write sets ctime, and no program
-    can set it to another time. A time in the future is no evidence.
+    can set it to another time. A time in the future is no evidence, and neither is one that was
+    set by another machine's clock (`own_clock` is false on network file systems).
     """
     if stood == seen:
         return True
-    return max(seen.mtime_ns, seen.ctime_ns) // 1000 <= now - quiet
+    return own_clock and max(seen.mtime_ns, seen.ctime_ns) // 1000 <= now - quiet
 
 
-def look_again_at(look: Look, now: int, quiet: int) -> int:
+def look_again_at(look: Look, now: int, quiet: int, *, own_clock: bool = True) -> int:
     """When a file that has not settled is worth another look.
 
     A file that is quiet but open is probed at an eighth of its age, from 50 ms to 1 s: soon after
@@ -58,4 +61,5 @@ def look_again_at(look: Look, now: int, quiet: int) -> int:
     if look.quiet:
         return now + min(PROBE_LONGEST_US, max(PROBE_FIRST_US, (now - last) // 8))
     # One microsecond more than the rounded-down times say, or the alarm may come just too early.
-    return last + quiet + 1 if now - quiet < last <= now else now + quiet
+    known = own_clock and now - quiet < last <= now
+    return last + quiet + 1 if known else now + quiet

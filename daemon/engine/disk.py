@@ -1,18 +1,19 @@
 """The disk: one look at a path, one walk of a directory. All of it runs in threads.
 
-The only module that touches watched trees. Nothing here follows a symlink at the last component.
+With `trees`, which looks at roots, the only module that touches watched trees. Nothing here
+follows a symlink at the last component.
 """
 
 import errno
 import fcntl
 import os
 import stat
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from daemon.core.model import Fingerprint
 from daemon.core.settle import Look, is_quiet
+from daemon.engine.clock import now_us
 from daemon.engine.trees import RootId
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
@@ -36,10 +37,14 @@ class Question(NamedTuple):
     quiet: int | None = None
     probe: bool = True
     stood: Fingerprint | None = None
+    own_clock: bool = True
 
 
 class Entry(NamedTuple):
-    """One name in a directory; `seen` for regular files only."""
+    """One name in a directory; `seen` for regular files only.
+
+    `kind`: `file`, `directory`, `other`, or `unknown` where the kernel would not say.
+    """
 
     name: bytes
     kind: str
@@ -80,12 +85,14 @@ def look_at(question: Question, folders: dict[bytes, bool] | None = None) -> Loo
     if kind != "file":
         return Look(kind)
     seen = fingerprint(st)
-    if question.quiet is None or not is_quiet(
-        seen, time.time_ns() // 1000, question.quiet, question.stood
-    ):
+    if question.quiet is None or not _is_quiet(seen, question, question.quiet):
         return Look("file", seen)
     closed = is_closed(question.path, seen) if question.probe else None
     return Look("file", seen, quiet=True, closed=closed)
+
+
+def _is_quiet(seen: Fingerprint, question: Question, quiet: int) -> bool:
+    return is_quiet(seen, now_us(), quiet, question.stood, own_clock=question.own_clock)
 
 
 def _is_inside(folder: bytes, root: bytes, known: dict[bytes, bool]) -> bool:
@@ -140,6 +147,16 @@ def is_closed(path: bytes, seen: Fingerprint) -> bool | None:
         os.close(fd)
 
 
+def is_missing(path: bytes) -> bool:
+    """Known to be no directory; what cannot be looked at is not known. Blocks."""
+    try:
+        return not stat.S_ISDIR(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+
+
 def list_directory(path: bytes) -> list[Entry] | None:
     """The names in a directory with what one look tells; None where there is no directory.
 
@@ -156,11 +173,13 @@ def list_directory(path: bytes) -> list[Entry] | None:
 
 
 def _entry(entry: os.DirEntry[bytes]) -> Entry | None:
-    """A name that vanishes between listing and look was never there."""
+    """A name that vanishes between listing and look was never there; a dead mount point is."""
     try:
         st = entry.stat(follow_symlinks=False)
     except FileNotFoundError:
         return None
+    except OSError:
+        return Entry(entry.name, "unknown", None)
     kind = _kind(st.st_mode)
     return Entry(entry.name, kind, fingerprint(st) if kind == "file" else None)
 

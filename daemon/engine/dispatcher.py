@@ -15,9 +15,19 @@ from daemon.handlers import Handler, Job, Outcome, Verdict
 
 # Rows in memory a lane; the rest of the queue is in the database, and costs no memory.
 QUEUE = 64
-# A file that could not be started though it is still ready is left alone for so long.
+# A file that could not be started though it is still ready is left alone: so long at first, twice
+# as long each time, and so long at most. With too many of them, their lane takes no more rows.
 DEFER_SECONDS = 5.0
-_EVENTS: dict[Verdict, Event] = {"success": "succeed", "retry": "fail", "reject": "reject"}
+DEFER_LONGEST = 300.0
+DEFERRED = 4_096
+# What a lane waits after the machine was too short of something to start a program.
+SHORTAGE_SECONDS = 1.0
+_EVENTS: dict[Verdict, Event] = {
+    "success": "succeed",
+    "retry": "fail",
+    "reject": "reject",
+    "defer": "interrupt",
+}
 LaneName = tuple[str, str]
 
 
@@ -30,23 +40,33 @@ class Lane:
         self.handler = handler
         self._concurrency = concurrency
         self.queue: deque[Row] = deque()
-        self.starting: set[int] = set()
-        self.running: dict[int, asyncio.Task[Outcome]] = {}
-        # Rows that wait, start, run, or whose outcome is not committed yet: the database must not
-        # offer them a second time.
-        self.claimed: set[int] = set()
+        self.starting: set[Key] = set()
+        self.running: dict[Key, asyncio.Task[Outcome]] = {}
+        # Rows that wait, start, run, are deferred, or whose outcome is not committed yet: the
+        # database must not offer them a second time.
+        self.claimed: set[Key] = set()
+        # How often in a row a file was deferred.
+        self.deferred: dict[Key, int] = {}
         # The database may hold ready rows that are not claimed.
         self.more = True
+        # The machine is short of something: nothing is started for a while.
+        self.short = False
 
     @property
     def free(self) -> bool:
         """There is a place for one more."""
-        return len(self.running) + len(self.starting) < self._concurrency
+        taken = len(self.running) + len(self.starting)
+        return not self.short and taken < self._concurrency
 
     def claim(self, row: Row) -> None:
         """Put the row into the queue."""
-        self.claimed.add(row.id)
+        self.claimed.add(row.key)
         self.queue.append(row)
+
+    def defer_seconds(self, key: Key) -> float:
+        """How long a file is left alone that could not be started: longer each time."""
+        times = self.deferred[key] = self.deferred.get(key, -1) + 1
+        return min(DEFER_SECONDS * 2.0 ** min(times, 10), DEFER_LONGEST)
 
 
 class Dispatcher:
@@ -56,6 +76,8 @@ class Dispatcher:
         self._inbox = inbox
         self._ledger = ledger
         self._lanes: dict[LaneName, Lane] = {}
+        # Which lane asked for a start: by the time of the answer the row may be another step's.
+        self._starting: dict[Key, Lane] = {}
         self._wake = asyncio.Event()
         self._stopping = False
 
@@ -84,7 +106,7 @@ class Dispatcher:
         lane = self._lanes.get(_lane_name(row))
         if lane is None:
             return
-        if lane.more or row.id in lane.claimed or len(lane.queue) >= QUEUE:
+        if lane.more or row.key in lane.claimed or len(lane.queue) >= QUEUE:
             lane.more = True
         else:
             lane.claim(row)
@@ -92,35 +114,40 @@ class Dispatcher:
 
     def launch(self, row: Row) -> None:
         """The start of this row is committed: run its handler."""
+        asked = self._starting.pop(row.key, None)
+        if asked is not None:
+            asked.starting.discard(row.key)
+            asked.deferred.pop(row.key, None)
         lane = self._lanes[_lane_name(row)]
-        lane.starting.discard(row.id)
         if self._stopping:
-            self._inbox.put(Trigger(row.key, "interrupt", "shutdown", row=row))
+            self._inbox.put(Trigger(row.key, "interrupt", "shutdown"))
             return
         run = lane.handler.run(_job(lane.tree, row))
         task = asyncio.create_task(run, name=f"handler-{row.id}")
-        lane.claimed.add(row.id)
-        lane.running[row.id] = task
+        lane.claimed.add(row.key)
+        lane.running[row.key] = task
         task.add_done_callback(partial(self._report, lane, row))
 
     def release(self, row: Row) -> None:
         """What became of this row is committed: it may be offered again."""
         lane = self._lanes.get(_lane_name(row))
         if lane is not None:
-            lane.claimed.discard(row.id)
+            lane.claimed.discard(row.key)
             self._wake.set()
 
-    def not_started(self, claimed: Row | None, now: Row | None) -> None:
-        """The start of a claimed row was refused; `now` is what is known of it, if anything."""
-        lane = self._lanes.get(_lane_name(claimed)) if claimed else None
-        if lane is None or claimed is None:
+    def not_started(self, key: Key, now: Row | None) -> None:
+        """A start that was asked for did not come about; `now` is what is known of the row."""
+        lane = self._starting.pop(key, None)
+        if lane is None:
             return
-        lane.starting.discard(claimed.id)
+        lane.starting.discard(key)
         if (now is None or now.state == "ready") and not self._stopping:
             loop = asyncio.get_running_loop()
-            loop.call_later(DEFER_SECONDS, self._reconsider, lane, claimed)
+            loop.call_later(lane.defer_seconds(key), self._reconsider, lane, key)
         else:
-            self.release(claimed)
+            lane.claimed.discard(key)
+            lane.deferred.pop(key, None)
+        self._wake.set()
 
     async def drain(self, seconds: float, hurry: asyncio.Event) -> None:
         """Start nothing more; let handlers finish, then end them. Their files are interrupted.
@@ -148,19 +175,28 @@ class Dispatcher:
         for task in self.running:
             task.cancel()
 
-    def _reconsider(self, lane: Lane, row: Row) -> None:
+    def _reconsider(self, lane: Lane, key: Key) -> None:
         lane.more = True
-        self.release(row)
+        lane.claimed.discard(key)
+        self._wake.set()
 
     async def _fill(self, lane: Lane) -> None:
-        if lane.free and lane.more and not lane.queue:
+        if self._is_hungry(lane):
             await self._refill(lane)
         while lane.free and lane.queue and not self._stopping:
-            row = lane.queue.popleft()
-            lane.starting.add(row.id)
-            self._inbox.put(Trigger(row.key, "start", "dispatch", row=row))
-        if lane.free and lane.more and not self._stopping:
+            self._ask(lane, lane.queue.popleft())
+        if self._is_hungry(lane):
             self._wake.set()
+
+    def _is_hungry(self, lane: Lane) -> bool:
+        """There is a place, nobody in the queue for it, and perhaps somebody in the database."""
+        wanted = lane.free and lane.more and not lane.queue
+        return wanted and len(lane.deferred) < DEFERRED and not self._stopping
+
+    def _ask(self, lane: Lane, row: Row) -> None:
+        lane.starting.add(row.key)
+        self._starting[row.key] = lane
+        self._inbox.put(Trigger(row.key, "start", "dispatch", version=row.version))
 
     async def _refill(self, lane: Lane) -> None:
         """Take the next rows from the database, without those that are here already."""
@@ -170,20 +206,34 @@ class Dispatcher:
         rows = await self._ledger.insist(
             "read", lambda: self._ledger.store.ready(lane.tree.name, lane.step, limit)
         )
-        for row in [row for row in rows if row.id not in lane.claimed][:QUEUE]:
-            lane.claim(row)
+        for row in rows:
+            if row.key not in lane.claimed:
+                lane.claim(row)
         lane.more = lane.more or len(rows) == limit
 
     def _report(self, lane: Lane, row: Row, task: asyncio.Task[Outcome]) -> None:
         """A handler has ended, whatever way: its place is free, and the pipeline hears of it."""
-        del lane.running[row.id]
+        del lane.running[row.key]
         self._wake.set()
         if task.cancelled():
-            self._inbox.put(Trigger(row.key, "interrupt", "shutdown", row=row))
+            self._inbox.put(Trigger(row.key, "interrupt", "shutdown"))
             return
         error = task.exception()
         outcome = Outcome("retry", f"{type(error).__name__}: {error}") if error else task.result()
+        if outcome.verdict == "defer":
+            self._pause(lane)
         self._inbox.put(_trigger(row, outcome))
+
+    def _pause(self, lane: Lane) -> None:
+        """The machine is short of descriptors, processes or memory: leave it to recover."""
+
+        def resume() -> None:
+            lane.short = False
+            self._wake.set()
+
+        if not lane.short:
+            lane.short = True
+            asyncio.get_running_loop().call_later(SHORTAGE_SECONDS, resume)
 
 
 def _lane_name(row: Row) -> LaneName:
@@ -208,4 +258,4 @@ def _trigger(row: Row, outcome: Outcome) -> Trigger:
     # An exception may name a path that is not UTF-8, and the database takes no such text.
     error = outcome.error and outcome.error.encode("utf-8", "backslashreplace").decode()
     duration = outcome.duration_ms
-    return Trigger(row.key, event, "handler", row=row, error=error, duration_ms=duration)
+    return Trigger(row.key, event, "handler", error=error, duration_ms=duration)

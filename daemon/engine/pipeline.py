@@ -114,14 +114,16 @@ class Pipeline:
                 self._fail(slot, trigger, error)
                 result = None
             if trigger.cause == "dispatch" and not isinstance(result, Transition):
-                self._dispatcher.not_started(trigger.row, slot.row)
+                self._dispatcher.not_started(trigger.key, slot.row)
         return result
 
     async def _step(self, slot: Slot, trigger: Trigger) -> Result:
         """Look, decide, commit; again from the start when somebody else moved the row on."""
         tree = self._trees[trigger.key.watch]
         while True:
-            row = slot.row = slot.row or trigger.row or await self._load(trigger)
+            row = slot.row = slot.row or await self._load(trigger)
+            if trigger.version not in {None, row.version}:
+                return None
             look = await self._look(tree, row, trigger)
             decision = self._decide(tree, row, trigger, look)
             if not isinstance(decision, Transition):
@@ -132,7 +134,6 @@ class Pipeline:
                 committed = replace(decision, after=after)
                 self._follow(committed, look)
                 return committed
-            trigger = replace(trigger, row=None)
 
     async def _load(self, trigger: Trigger) -> Row:
         return await self._ledger.row(trigger.key) or Row(0, trigger.key)
@@ -141,7 +142,8 @@ class Pipeline:
         settles = row.state in _SETTLES
         path = tree.absolute(trigger.key.path)
         quiet = tree.quiet if settles else None
-        question = Question(path, tree.root_id, quiet, tree.probe, trigger.seen)
+        own_clock = not tree.remote
+        question = Question(path, tree.root_id, quiet, tree.probe, trigger.seen, own_clock)
         return await self._looks.ask(question)
 
     def _decide(self, tree: Tree, row: Row, trigger: Trigger, look: Look) -> Result:
@@ -179,7 +181,7 @@ class Pipeline:
             interruptions=tree.watch.interruptions,
             crashed=trigger.cause == "crash",
             alarm=trigger.cause == "alarm",
-            settle_at=look_again_at(look, now, tree.quiet),
+            settle_at=look_again_at(look, now, tree.quiet, own_clock=not tree.remote),
             retry_at=_retry_at(step, row, now) if trigger.event == "fail" else 0,
         )
 

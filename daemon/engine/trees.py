@@ -27,6 +27,8 @@ class Tree:
         self.probe = watch.settle.writers == "probe"
         self.matcher = Matcher(watch.include, watch.exclude)
         self.root_id: RootId | None = None
+        # Others write to it from elsewhere: their clock sets the times, and no lease knows of them.
+        self.remote = False
         # Files that the kernel last touched before this moment are adopted, not processed.
         self.adopt_before = 0
         self._step = {step.name: step for step in watch.step}

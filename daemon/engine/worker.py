@@ -8,6 +8,7 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 Answer = TypeVar("Answer")
+CLOSE_SECONDS = 2.0
 Task = Callable[[], None]
 
 
@@ -30,16 +31,19 @@ class Worker:
         future: asyncio.Future[Answer] = loop.create_future()
         self._tasks.put(lambda: _answer(call, future, loop))
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread
         return future
 
     async def close(self) -> None:
-        """End the thread after what it was given. Only when nothing may hang in it any more."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._tasks.put(None)
-            await asyncio.to_thread(thread.join)
+        """End the thread after what it was given; one that hangs is left behind after a while."""
+        if self._thread is None:
+            return
+        last = self.run(lambda: None)
+        self._tasks.put(None)
+        self._thread = None
+        await asyncio.wait([last], timeout=CLOSE_SECONDS)
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from daemon.core.model import Key
 
-Verdict = Literal["success", "retry", "reject"]
+Verdict = Literal["success", "retry", "reject", "defer"]
 
 
 class Job(Struct, frozen=True):
@@ -21,7 +21,11 @@ class Job(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """How it went: `error` holds the tail of what the handler had to say."""
+    """How it went: `error` holds the tail of what the handler had to say.
+
+    `retry` spends an attempt. `defer` does not: the machine was short of something (descriptors,
+    processes, memory), and the handler has not begun.
+    """
 
     verdict: Verdict
     error: str | None = None

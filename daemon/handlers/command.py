@@ -27,6 +27,10 @@ _FIELDS = ("path", "relpath", "name", "watch", "step")
 _TOKEN = re.compile(r"\{\{|\}\}|\{(\w+)\}|[{}%]|\0")
 
 
+# Of these the machine has too few just now: nothing that the file could be blamed for.
+_SHORTAGE = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
 class CommandHandler:
     """Runs `command` for each job; `timeout` and `kill_after` are seconds.
 
@@ -92,7 +96,8 @@ class _Process(asyncio.SubprocessProtocol):
         try:
             transport = await self._start(argv, environment)
         except Exception as error:  # noqa: BLE001 - the protocol lets nothing escape, and whatever kept the program from starting is news about this file, not the daemon's end
-            return "retry", _cannot_run(argv[0], error)
+            short = isinstance(error, OSError) and error.errno in _SHORTAGE
+            return "defer" if short else "retry", _cannot_run(argv[0], error)
         try:
             await self._exited.wait()
             if not self._drained.is_set():

@@ -6,7 +6,7 @@ The times are in the database, so they survive a restart. In memory is only what
 import asyncio
 import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from daemon.core.model import Fingerprint, Key, Row, Trigger
 from daemon.engine.clock import now_us
@@ -35,8 +35,16 @@ class Alarm:
 class Alarms:
     """Puts a look into the inbox when a file's time has come."""
 
-    def __init__(self, inbox: Inbox, ledger: Ledger, clock: Callable[[], int] = now_us) -> None:
+    def __init__(
+        self,
+        inbox: Inbox,
+        ledger: Ledger,
+        watches: Sequence[str],
+        clock: Callable[[], int] = now_us,
+    ) -> None:
+        """`watches`: the configured ones, for the rows of others have nobody to look at them."""
         self._inbox = inbox
+        self._watches = watches
         self._ledger = ledger
         self._clock = clock
         self._alarms: dict[int, Alarm] = {}
@@ -121,7 +129,7 @@ class Alarms:
         horizon = now + int(HORIZON_SECONDS * 1_000_000)
         set_after = now if everything else None
         rows = await self._ledger.insist(
-            "read", lambda: self._ledger.store.due(horizon, set_after, room)
+            "read", lambda: self._ledger.store.due(self._watches, horizon, set_after, room)
         )
         self._truncated = len(rows) == room
         for row in rows:

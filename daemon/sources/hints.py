@@ -16,6 +16,7 @@ from daemon.core.texts import path_fields
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.trees import Tree
+from daemon.engine.worker import Worker
 
 # Latency against idle wake-ups: 16 ms and 0.7 % of a core at 50/10, 0.4 % at a step of 20.
 DEBOUNCE_MS = 50
@@ -36,11 +37,18 @@ class Hints:
         self._journal = journal
         self._polled = polled
         self._backoff = BACKOFF_FIRST
+        self._disk = Worker(f"root-{tree.name}")
         # Set when the first watcher is in place: a scan that starts now misses nothing.
         self.watching = asyncio.Event()
 
     async def run(self) -> None:
         """Watch; whenever that ends, see to the root, scan it, and watch again."""
+        try:
+            await self._watch_on()
+        finally:
+            await self._disk.close()
+
+    async def _watch_on(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             since = loop.time()
@@ -105,15 +113,15 @@ class Hints:
         return (watchfiles.Change.deleted, os.fsdecode(self._tree.root)) in batch
 
     async def _root_changed(self) -> bool:
-        return await asyncio.to_thread(self._tree.identify_root) != self._tree.root_id
+        return await self._disk.run(self._tree.identify_root) != self._tree.root_id
 
     async def _await_root(self) -> None:
         """Wait for a root to watch; take the one that is there now as the one to watch."""
         about = {"watch": self._tree.name, **path_fields("path", self._tree.root)}
-        root = await asyncio.to_thread(self._tree.identify_root)
+        root = await self._disk.run(self._tree.identify_root)
         if root is None:
             self._journal.daemon("root_lost", "error", **about)
-            while (root := await asyncio.to_thread(self._tree.identify_root)) is None:  # noqa: ASYNC110 - as above
+            while (root := await self._disk.run(self._tree.identify_root)) is None:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(ROOT_CHECK_MS / 1000)
             self._journal.daemon("root_back", **about)
         self._tree.root_id = root

@@ -1,8 +1,6 @@
 """The scan: directories against rows. The watcher's hints may be lost; what stands here counts."""
 
 import asyncio
-import os
-import stat
 from collections.abc import Iterable, Mapping
 from functools import partial
 
@@ -10,12 +8,15 @@ from msgspec import Struct
 
 from daemon.core.model import Key, Row, Trigger
 from daemon.core.texts import path_fields
-from daemon.engine.disk import Entry, list_directory
+from daemon.engine.disk import Entry, is_missing, list_directory
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
 from daemon.engine.trees import Tree
+from daemon.engine.worker import Worker
 
+# Entries compared before the loop is given to others.
+SLICE = 1_000
 # Sorts after every path: no component of one has more than 255 bytes.
 _END = b"\xff" * 256
 
@@ -44,6 +45,11 @@ class Reconciler:
         self._inbox = inbox
         self._ledger = ledger
         self._journal = journal
+        self._disk = Worker("scan")
+
+    async def close(self) -> None:
+        """End the thread that reads directories."""
+        await self._disk.close()
 
     async def run_requests(self) -> None:
         """Scan the subtrees that the inbox asks for, until cancelled."""
@@ -83,7 +89,7 @@ class Reconciler:
     async def scan(self, tree: Tree, top: bytes) -> Counts:
         """Compare the subtree at `top` with its rows, directory by directory."""
         counts = Counts()
-        root = await asyncio.to_thread(tree.identify_root)
+        root = await self._disk.run(tree.identify_root)
         if root is None or root != tree.root_id:
             # Whoever watches the root says so; a root that is away removes no file.
             return counts
@@ -96,7 +102,7 @@ class Reconciler:
     async def _scan_directory(self, tree: Tree, directory: bytes, counts: Counts) -> list[bytes]:
         """Compare one directory; the directories in it that are to be entered."""
         try:
-            entries = await asyncio.to_thread(list_directory, tree.absolute(directory))
+            entries = await self._disk.run(partial(list_directory, tree.absolute(directory)))
         except OSError as error:
             self._cannot_read(tree, directory, error, counts)
             return []
@@ -105,8 +111,11 @@ class Reconciler:
         counts.directories += 1
         rows = {row.key.path: row for row in await self._rows(tree, directory)}
         prefix = directory + b"/" if directory else b""
-        for entry in entries:
+        for number, entry in enumerate(entries):
             await self._compare(tree, prefix + entry.name, entry, rows, counts)
+            if number % SLICE == 0:
+                # An unchanged entry waits for nothing: 200,000 of them held the loop for 1.9 s.
+                await asyncio.sleep(0)
         await self._look_at_missing(rows.values(), counts)
         folders = (prefix + entry.name for entry in entries if entry.kind == "directory")
         return [folder for folder in folders if tree.matcher.enters(folder)]
@@ -117,6 +126,10 @@ class Reconciler:
         key = Key(tree.name, path)
         if entry.kind == "other":
             self._journal.ignored(key, entry.kind)
+        elif entry.kind == "unknown":
+            # What the kernel would not show is not missing.
+            rows.pop(path, None)
+            counts.unreadable += 1
         if entry.seen is None:
             return
         row = rows.pop(path, None)
@@ -127,13 +140,13 @@ class Reconciler:
                 await self._inbox.offer(Trigger(key, "look", "scan"))
         elif row.seen is None or row.seen.content != entry.seen.content:
             counts.changed += 1
-            await self._inbox.offer(Trigger(key, "look", "scan", row=row))
+            await self._inbox.offer(Trigger(key, "look", "scan"))
 
     async def _look_at_missing(self, rows: Iterable[Row], counts: Counts) -> None:
         for row in rows:
             if row.state != "processing" and row.plan == "process":
                 counts.missing += 1
-                await self._inbox.offer(Trigger(row.key, "look", "scan", row=row))
+                await self._inbox.offer(Trigger(row.key, "look", "scan"))
 
     async def _scan_vanished(self, tree: Tree, top: bytes, counts: Counts) -> None:
         """Rows whose directory itself is off the disk: no listing comes past them."""
@@ -146,7 +159,7 @@ class Reconciler:
             after = found
 
     async def _is_missing(self, tree: Tree, directory: bytes) -> bool:
-        return await asyncio.to_thread(_no_directory, tree.absolute(directory))
+        return await self._disk.run(partial(is_missing, tree.absolute(directory)))
 
     async def _rows(self, tree: Tree, directory: bytes) -> list[Row]:
         return await self._ledger.insist(
@@ -169,13 +182,3 @@ class Reconciler:
             reason="a directory cannot be read",
             error=f"{error.strerror}",
         )
-
-
-def _no_directory(path: bytes) -> bool:
-    """Known to be no directory; what cannot be looked at is not known."""
-    try:
-        return not stat.S_ISDIR(os.lstat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False

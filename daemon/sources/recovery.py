@@ -31,7 +31,7 @@ async def _interrupt(tree: Tree, inbox: Inbox, ledger: Ledger) -> int:
     count, last = 0, 0
     while rows := await _processing(tree, ledger, last):
         for row in rows:
-            await inbox.offer(Trigger(row.key, "interrupt", "crash", row=row))
+            await inbox.offer(Trigger(row.key, "interrupt", "crash"))
         count, last = count + len(rows), rows[-1].id
     return count
 
@@ -45,6 +45,6 @@ async def _processing(tree: Tree, ledger: Ledger, after_id: int) -> list[Row]:
 async def _release_stranded(tree: Tree, inbox: Inbox, ledger: Ledger) -> int:
     rows = await ledger.insist("read", lambda: ledger.store.stranded(tree.name, tree.steps))
     for row in rows:
-        await inbox.offer(Trigger(row.key, "hold", "step_removed", row=row))
+        await inbox.offer(Trigger(row.key, "hold", "step_removed"))
         await inbox.offer(Trigger(row.key, "release", "step_removed"))
     return len(rows)

@@ -69,10 +69,12 @@ class Store(Protocol):
         """Whether there are rows below each path, taken as a directory, in the order asked."""
         ...
 
-    async def due(self, before: int, set_after: int | None, limit: int) -> list[Row]:
-        """Rows whose timer ends before `before`, or was set after `set_after`; soonest first.
+    async def due(
+        self, watches: Sequence[str], before: int, set_after: int | None, limit: int
+    ) -> list[Row]:
+        """Rows of these watches whose timer ends before `before`, or was set after `set_after`.
 
-        Both in microseconds since the epoch. With `set_after` every timer there is is read.
+        Soonest first. Both in microseconds since the epoch; with `set_after` every timer is read.
         """
         ...
 

@@ -133,12 +133,15 @@ class SqliteStore:
         with _unavailable(self._path):
             return await self._reader.call(lambda db: [_has_below(db, key) for key in keys])
 
-    async def due(self, before: int, set_after: int | None, limit: int) -> list[Row]:
+    async def due(
+        self, watches: Sequence[str], before: int, set_after: int | None, limit: int
+    ) -> list[Row]:
         """See `Store`."""
+        names = json.dumps(list(watches))
         if set_after is None:
-            found = await self._read("select_due", before, limit)
+            found = await self._read("select_due", before, names, limit)
         else:
-            found = await self._read("select_due_or_set_after", before, set_after, limit)
+            found = await self._read("select_due_or_set_after", before, set_after, names, limit)
         return [row_of(values) for values in found]
 
     async def owed(self, after_seq: int, limit: int) -> list[Record]:

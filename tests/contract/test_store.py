@@ -305,16 +305,17 @@ async def test_stranded(store: Store) -> None:
 
 
 async def test_due(store: Store) -> None:
-    """Timers that end before a moment, and those set after another, soonest first."""
+    """Timers of the given watches that end before a moment, or were set after another."""
     timers = [(300, 10), (100, 10), (900, 50), (None, 60), (200, 10)]
     births = [born(f"{n}", n, due_at=due, at=at) for n, (due, at) in enumerate(timers, 1)]
     await Writer(store).apply(*births)
 
     async def due(before: int, set_after: int | None, limit: int = 9) -> list[int]:
-        return [row.id for row in await store.due(before, set_after, limit)]
+        return [row.id for row in await store.due(["incoming"], before, set_after, limit)]
 
-    assert await due(300, 2**62) == [2, 5]
-    assert await due(301, 2**62) == [2, 5, 1]
+    assert await due(300, None) == [2, 5]
+    assert await due(301, None) == [2, 5, 1]
+    assert await store.due(["another"], 999, None, 9) == []
     assert await due(200, 49) == [2, 3]
     assert await due(999, 0, 2) == [2, 5]
 

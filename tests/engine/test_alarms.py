@@ -31,7 +31,7 @@ async def inbox() -> Inbox:
 
 @pytest.fixture
 def make(inbox: Inbox, ledger: Ledger) -> Make:
-    return lambda clock=now_us: Alarms(inbox, ledger, clock)
+    return lambda clock=now_us: Alarms(inbox, ledger, ["incoming"], clock)
 
 
 def row(number: int) -> Row:

@@ -177,13 +177,14 @@ async def test_start_of_a_file_that_changed(engine: Open) -> None:
 
 
 async def test_lost_race_is_decided_again(engine: Open) -> None:
-    """A sender whose row is of the past does no harm: it is decided again on the row as it is."""
+    """A row in memory that is of the past does no harm: it is decided again on the row as it is."""
     async with engine() as rig:
         path = rig.write("a")
         await rig.send(path, "look")
         old = await rig.row(path)
         await rig.send(path, "hold")
-        result = await rig.send(path, "skip", row=old)
+        rig.service.ledger._recent[path] = old
+        result = await rig.send(path, "skip")
         assert isinstance(result, Transition)
         assert (result.before.state, result.before.version) == ("held", 2)
         assert await story(rig, path) == ["ready", "held", "done"]
@@ -196,7 +197,19 @@ async def test_lost_race_that_is_refused(engine: Open) -> None:
         await rig.send(path, "look")
         old = await rig.row(path)
         await rig.send(path, "skip")
-        assert isinstance(await rig.send(path, "start", row=old), Refused)
+        rig.service.ledger._recent[path] = old
+        assert isinstance(await rig.send(path, "start"), Refused)
+
+
+async def test_start_at_another_version(engine: Open) -> None:
+    """A start that was asked for at a version that is past is a no-op: no line, no place taken."""
+    async with engine() as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        await rig.send(path, "hold")
+        lines = len(await rig.lines())
+        assert await rig.send(path, "start", version=1) is None
+        assert len(await rig.lines()) == lines
 
 
 async def test_change_while_processing(engine: Open) -> None:

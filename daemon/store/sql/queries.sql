@@ -80,12 +80,14 @@ SELECT {columns} FROM files WHERE state IN ('ready', 'failed') AND watch = ? AND
     AND (step IS NULL OR step NOT IN (SELECT value FROM json_each(?)));
 
 -- name: select_due
--- What has a timer that ends before the horizon.
-SELECT {columns} FROM files WHERE due_at < ? ORDER BY due_at LIMIT ?;
+-- What has a timer that ends before the horizon; the watches come as a JSON array.
+SELECT {columns} FROM files WHERE due_at < ? AND watch IN (SELECT value FROM json_each(?))
+ORDER BY due_at LIMIT ?;
 
 -- name: select_due_or_set_after
 -- The same, and what was set by a clock that has since been put back: reads every timer there is.
 SELECT {columns} FROM files WHERE due_at IS NOT NULL AND (due_at < ? OR at > ?)
+    AND watch IN (SELECT value FROM json_each(?))
 ORDER BY due_at LIMIT ?;
 
 -- name: select_owed
