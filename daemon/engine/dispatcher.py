@@ -76,8 +76,9 @@ class Dispatcher:
         self._inbox = inbox
         self._ledger = ledger
         self._lanes: dict[LaneName, Lane] = {}
-        # Which lane asked for a start: by the time of the answer the row may be another step's.
-        self._starting: dict[Key, Lane] = {}
+        # Which lane asked for a start, at which version: by the time of the answer the row may have
+        # moved on, to another step even.
+        self._starting: dict[Key, tuple[Lane, int]] = {}
         self._wake = asyncio.Event()
         self._stopping = False
 
@@ -114,8 +115,8 @@ class Dispatcher:
 
     def launch(self, row: Row) -> None:
         """The start of this row is committed: run its handler."""
-        asked = self._starting.pop(row.key, None)
-        if asked is not None:
+        if row.key in self._starting:
+            asked, _ = self._starting.pop(row.key)
             asked.starting.discard(row.key)
             asked.deferred.pop(row.key, None)
         lane = self._lanes[_lane_name(row)]
@@ -137,16 +138,16 @@ class Dispatcher:
 
     def not_started(self, key: Key, now: Row | None) -> None:
         """A start that was asked for did not come about; `now` is what is known of the row."""
-        lane = self._starting.pop(key, None)
-        if lane is None:
+        if key not in self._starting:
             return
+        lane, version = self._starting.pop(key)
         lane.starting.discard(key)
-        if (now is None or now.state == "ready") and not self._stopping:
+        if now is None or now.version == version:
             loop = asyncio.get_running_loop()
             loop.call_later(lane.defer_seconds(key), self._reconsider, lane, key)
         else:
-            lane.claimed.discard(key)
             lane.deferred.pop(key, None)
+            self._reconsider(lane, key)
         self._wake.set()
 
     async def drain(self, seconds: float, hurry: asyncio.Event) -> None:
@@ -195,7 +196,7 @@ class Dispatcher:
 
     def _ask(self, lane: Lane, row: Row) -> None:
         lane.starting.add(row.key)
-        self._starting[row.key] = lane
+        self._starting[row.key] = lane, row.version
         self._inbox.put(Trigger(row.key, "start", "dispatch", version=row.version))
 
     async def _refill(self, lane: Lane) -> None:
