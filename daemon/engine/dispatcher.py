@@ -259,4 +259,5 @@ def _trigger(row: Row, outcome: Outcome) -> Trigger:
     # An exception may name a path that is not UTF-8, and the database takes no such text.
     error = outcome.error and outcome.error.encode("utf-8", "backslashreplace").decode()
     duration = outcome.duration_ms
-    return Trigger(row.key, event, "handler", error=error, duration_ms=duration)
+    cause = "shortage" if outcome.verdict == "defer" else "handler"
+    return Trigger(row.key, event, cause, error=error, duration_ms=duration)

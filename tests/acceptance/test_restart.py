@@ -74,7 +74,7 @@ def test_an_undisturbed_tree_costs_no_line_at_the_next_start(site: Site) -> None
     assert site.sql("SELECT max(seq), count(*) FROM transitions") == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_lets_the_handler_finish(site: Site, number: int) -> None:
     """No new start after it; what runs is finished and recorded; exit 0."""
     effects, gate = site.effects(), site.gate()

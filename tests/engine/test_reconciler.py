@@ -10,6 +10,8 @@ import pytest
 
 from daemon.cli.harness import Rig
 from daemon.core.model import Key, Trigger
+from daemon.engine import disk
+from daemon.engine.disk import Entry
 from daemon.sources.reconciler import Counts, Reconciler
 from tests.engine.conftest import Open, background
 
@@ -224,3 +226,38 @@ async def test_periodic(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatc
         async with background(scan.reconciler.run_periodic(scan.tree, 0.02)):
             put(tree, "a")
             await rig.state(rig.key("a"), ["ready"])
+
+
+async def test_suspects(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What vanished is scanned if rows lie below it, and only then: a rename costs no scan."""
+    put(tree, "d/a", "d-not/a", "e/f/a")
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        await scan.run()
+        inbox = rig.service.inbox
+        for name in ("upload.tmp", "d", "e", "d-no", "e/f/a"):
+            inbox.suspect(rig.key(name))
+        async with background(scan.reconciler.run_suspects()):
+            assert [(await inbox.next_scan()).path for _ in range(2)] == [b"d", b"e"]
+            inbox.suspect(rig.key("d"))
+            assert (await inbox.next_scan()).path == b"d"
+
+
+async def test_entry_that_cannot_be_looked_at(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dead mount point among the entries hides nothing beside it, and makes nothing missing."""
+    put(tree, "a", "b", "sub/c")
+
+    def kept(entry: os.DirEntry[bytes]) -> Entry | None:
+        return Entry(entry.name, "unknown", None) if entry.name == b"a" else real(entry)
+
+    real = disk._entry
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        await scan.run()
+        monkeypatch.setattr(disk, "_entry", kept)
+        put(tree, "d")
+        counts = await scan.run()
+        assert (counts.unreadable, counts.new, counts.missing) == (1, 1, 0)
+        assert [await scan.state(name) for name in ("a", "b", "sub/c", "d")] == ["ready"] * 4
