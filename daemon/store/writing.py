@@ -47,7 +47,7 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 def _apply_all(db: sqlite3.Connection, batch: Sequence[tuple[Transition, Record]]) -> bool:
     """Write it all; False if a row had moved on, and then the caller rolls back."""
     new = [row_values(t.after) for t, _ in batch if t.before.version == 0]
-    known = [_update_values(t) for t, _ in batch if t.before.version]
+    known = [update_values(t) for t, _ in batch if t.before.version]
     moved = [_path_values(t.after) for t, _ in batch if t.before.key != t.after.key]
     if new and _changed(db, "insert_file_if_new", new) != len(new):
         return False
@@ -62,7 +62,7 @@ def _apply_all(db: sqlite3.Connection, batch: Sequence[tuple[Transition, Record]
 def _apply_one(db: sqlite3.Connection, transition: Transition, record: Record) -> bool:
     after = transition.after
     if transition.before.version:
-        changed = _changed(db, "update_file_if_version", [_update_values(transition)])
+        changed = _changed(db, "update_file_if_version", [update_values(transition)])
     else:
         changed = _changed(db, "insert_file_if_new", [row_values(after)])
     if not changed:
@@ -91,7 +91,7 @@ def _count(db: sqlite3.Connection, written: Sequence[Transition]) -> None:
     _changed(db, "add_to_count", [(*where, by) for where, by in moves.items() if by])
 
 
-def _update_values(transition: Transition) -> Values:
+def update_values(transition: Transition) -> Values:
     """In the order of `update_file_if_version`."""
     return (*row_values(transition.after)[4:], transition.before.id, transition.before.version)
 

@@ -31,6 +31,7 @@ from daemon.config import Settle, Watch
 from daemon.core.model import Fingerprint, Key, Row, Transition
 from daemon.store.queries import load_migrations, load_queries
 from daemon.store.rows import record_of_transition, record_values, row_values
+from daemon.store.writing import update_values
 
 SQL = load_queries("queries.sql")
 IN_FLIGHT = (10, 100, 1000)
@@ -176,7 +177,7 @@ async def raw(folder: Path, in_flight: int) -> float:
             seq += 1
             before, after = row_at(number, version - 1), row_at(number, version)
             moved = Transition(before, after, "hold", "0123456789", "bench", cause="test")
-            batch.append((row_values(after), record_values(record_of_transition(moved, seq))))
+            batch.append((update_values(moved), record_values(record_of_transition(moved, seq))))
         began = time.perf_counter()
         db.execute("BEGIN IMMEDIATE")
         db.executemany(SQL["update_file_if_version"], [row for row, _ in batch])
