@@ -28,7 +28,7 @@ from statemachine import State, StateMachine
 
 from daemon.cli.harness import open_rig
 from daemon.config import Settle, Watch
-from daemon.core.model import Fingerprint, Key, Row, Transition
+from daemon.core.model import Fingerprint, Key, Row, Transition, Trigger
 from daemon.store.queries import load_migrations, load_queries
 from daemon.store.rows import record_of_transition, record_values, row_values
 from daemon.store.writing import update_values
@@ -54,8 +54,8 @@ async def engine(folder: Path, in_flight: int) -> float:
 
         async def drive(key: Key) -> None:
             for _ in range(total // in_flight // 2):
-                await rig.send(key, "hold")
-                await rig.send(key, "release")
+                await rig.service.pipeline.handle(Trigger(key, "hold", "test"))
+                await rig.service.pipeline.handle(Trigger(key, "release", "test"))
 
         began = time.perf_counter()
         await asyncio.gather(*(drive(key) for key in keys))
