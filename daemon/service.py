@@ -1,7 +1,6 @@
 """The composition root: builds the parts, starts them in order, and stops them in order."""
 
 import asyncio
-import fcntl
 import os
 import resource
 import signal
@@ -10,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
-from pathlib import Path
 
 from daemon import __version__
 from daemon.config import Config
@@ -24,9 +22,9 @@ from daemon.engine.output import Output
 from daemon.engine.pipeline import Pipeline
 from daemon.engine.trees import Tree
 from daemon.engine.worker import Worker
-from daemon.errors import AlreadyRunning, StoreLost
+from daemon.errors import StoreLost
 from daemon.handlers.command import CommandHandler
-from daemon.locate import LOCK
+from daemon.ops.lockfile import hold_state_dir
 from daemon.ops.systemd import Notifier, feed_watchdog
 from daemon.sources.alarms import Alarms
 from daemon.sources.hints import Hints
@@ -40,6 +38,7 @@ FLUSH_SECONDS = 5.0
 IDLE_SECONDS = 20.0
 STORE_CHECK_SECONDS = 5.0
 PATIENCE_SECONDS = 30.0
+DESCRIPTORS = 65_536
 # After the drain: handlers that ignore TERM, the last commits, the last lines.
 STOP_SECONDS = 60.0
 
@@ -178,11 +177,15 @@ class Service:
         await hints.watching.wait()
         await self._reconciler.reconcile(tree)
         if tree.adopt_before:
-            await self.inbox.idle()
-            await self.ledger.insist("write", partial(self._store.mark_adopted, tree.name))
-            tree.adopt_before = 0
+            tasks.create_task(self._finish_adoption(tree))
         period = min(tree.watch.poll, tree.watch.reconcile) if polled else tree.watch.reconcile
         tasks.create_task(self._reconciler.run_periodic(tree, period))
+
+    async def _finish_adoption(self, tree: Tree) -> None:
+        """Once what the first scan found is on record, an old file is as new as any other."""
+        await self.inbox.idle()
+        await self.ledger.insist("write", partial(self._store.mark_adopted, tree.name))
+        tree.adopt_before = 0
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -224,7 +227,9 @@ def tune_process() -> None:
     """
     sys.setswitchinterval(0.0005)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # Handlers inherit this, and some programs close everything up to their limit one by one.
+    wanted = DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _make_folders(config: Config) -> None:
@@ -232,44 +237,6 @@ def _make_folders(config: Config) -> None:
     for watch in config.watch:
         if watch.create:
             watch.path.mkdir(parents=True, exist_ok=True)
-
-
-@contextmanager
-def hold_state_dir(state_dir: Path) -> Iterator[None]:
-    """Be the only daemon on this folder: a lock that the kernel gives back when the process ends.
-
-    Raises:
-        AlreadyRunning: somebody else is.
-    """
-    fd = os.open(state_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        _lock(fd, state_dir)
-        _write_pid(fd, state_dir)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _write_pid(fd: int, state_dir: Path) -> None:
-    try:
-        os.truncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    except OSError as error:  # a full disk; of a descriptor the system does not say which file
-        error.filename = str(state_dir)
-        raise
-
-
-def _lock(fd: int, state_dir: Path) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        text = os.pread(fd, 32, 0).decode(errors="replace").strip()
-        pid = int(text) if text.isdigit() else 0
-        raise AlreadyRunning(
-            f"{state_dir} is in use by the daemon with pid {pid or 'unknown'}; stop that one "
-            "first, or give this one a state_dir of its own",
-            pid,
-        ) from None
 
 
 @contextmanager

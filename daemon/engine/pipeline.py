@@ -38,6 +38,8 @@ UNSEEN_US = 5_000_000
 AGAIN_SECONDS = 1.0
 # States in which the disk may show that a file has settled.
 _SETTLES = frozenset({"untracked", "gone", "settling"})
+# States in which no file is expected at the path: a folder may have come and gone there.
+_NOT_THERE = frozenset({"untracked", "gone"})
 Result = Transition | Refused | None
 
 
@@ -198,7 +200,7 @@ class Pipeline:
             self._alarms.set(row, due_at, look.seen)
         elif look.kind == "directory" and tree.matcher.enters(row.key.path):
             self._inbox.request_scan(row.key)
-        elif look.kind == "absent" and not row.id and trigger.cause == "hint":
+        elif look.kind == "absent" and row.state in _NOT_THERE and trigger.cause == "hint":
             self._inbox.suspect(row.key)
         elif look.kind == "other":
             self._journal.ignored(row.key, look.kind)

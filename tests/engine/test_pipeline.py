@@ -153,6 +153,18 @@ async def test_folder_in_place_of_a_file(engine: Open, tree: Path) -> None:
         assert await rig.service.inbox.next_scan() == path
 
 
+async def test_folder_that_went_where_a_file_once_was(engine: Open, tree: Path) -> None:
+    """A path whose file is long gone may have been a folder since: it is suspected like any."""
+    async with engine() as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        (tree / "a").unlink()
+        await rig.send(path, "look")
+        assert (await rig.row(path)).state == "gone"
+        assert await rig.send(path, "look", cause="hint") is None
+        assert await rig.service.inbox.suspects() == [path]
+
+
 async def test_unwanted_name(engine: Open) -> None:
     """What the patterns leave out is not discovered, whoever asks."""
     async with engine(exclude=("*.part",)) as rig:

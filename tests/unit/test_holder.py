@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.service import hold_state_dir
+from daemon.ops.lockfile import hold_state_dir
 from daemon.store.holder import holder_pid
 
 DEAD = 2**22 + 1  # above the kernel's highest pid
