@@ -39,7 +39,8 @@ class Journal:
         self._output = output
         self._store = store
         self._node = node
-        self._log = make_logger(level, self._append)
+        logger = make_logger(level, self._append)
+        self._write_at = {name: getattr(logger, name) for name in LEVELS}
         self._lines: deque[tuple[bytes, int | None]] = deque()
         self._wake = asyncio.Event()
         # Set while every line there is has been written, or the output is gone.
@@ -128,7 +129,7 @@ class Journal:
         if len(self._lines) > 2 * BUFFER:
             self._dropped += 1
         else:
-            self._log.log(LEVELS[level], event, **fields)
+            self._write_at[level](event, **fields)
         self._rouse()
 
     def _rouse(self) -> None:
@@ -142,8 +143,8 @@ class Journal:
     def _render(self, records: list[Record]) -> None:
         for record in records:
             fields = fields_of(record)
-            level = LEVELS[level_of(record)]
-            self._log.log(level, record.event, _seq=record.seq, _at=record.at, **fields)
+            write = self._write_at[level_of(record)]
+            write(record.event, _seq=record.seq, _at=record.at, **fields)
             self._rendered = record.seq
 
     async def _catch_up(self) -> None:

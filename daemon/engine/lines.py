@@ -4,7 +4,7 @@ import os
 import time
 from base64 import b64encode
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import msgspec
 import structlog
@@ -36,14 +36,6 @@ _WHERE_THEY_APPLY = (
 
 _encode = msgspec.json.Encoder().encode
 Sink = Callable[[bytes, int | None], None]
-
-
-class Logger(Protocol):
-    """The part of structlog's bound logger that the journal uses."""
-
-    def log(self, level: int, event: str, **fields: Any) -> Any:  # noqa: ANN401
-        """Write one event, if its level is not filtered out."""
-        ...
 
 
 def level_of(record: Record) -> str:

@@ -133,9 +133,10 @@ class Pipeline:
             after = await self._ledger.commit(decision)
             slot.row = after
             if after is not None:
-                committed = replace(decision, after=after)
-                self._follow(committed, look)
-                return committed
+                if after is not decision.after:  # a new file, which has got its number now
+                    decision = replace(decision, after=after)
+                self._follow(decision, look)
+                return decision
 
     async def _load(self, trigger: Trigger) -> Row:
         return await self._ledger.row(trigger.key) or Row(0, trigger.key)

@@ -27,6 +27,8 @@ async def done(rig: Rig, gate: Gate, name: str, text: str = "content\n") -> Key:
     await rig.send(path, "start")
     await gate.let_pass()
     await rig.state(path, ["done"])
+    # The look that follows an outcome is over as well: it must not see what the test does next.
+    await rig.service.inbox.idle()
     return path
 
 
