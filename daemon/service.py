@@ -36,6 +36,7 @@ from daemon.store.opening import open_store
 # A log whose reader stalls, or a database that is away, may hold up the stop for so long.
 FLUSH_SECONDS = 5.0
 IDLE_SECONDS = 20.0
+CANCEL_SECONDS = 5.0
 STORE_CHECK_SECONDS = 5.0
 PATIENCE_SECONDS = 30.0
 DESCRIPTORS = 65_536
@@ -115,7 +116,8 @@ class Service:
         self.ledger.closing()
         # A disk that hangs must not hold up the stop for ever; the next start finds what is left.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.inbox.idle(), IDLE_SECONDS)
+            async with asyncio.timeout(IDLE_SECONDS):
+                await self.inbox.idle()
         await _cancelled(pipeline)
         await self.ledger.close()
         await self.close()
@@ -189,8 +191,10 @@ class Service:
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
+    """End a task. Asked again at times: a cancellation that a library loses must not hang us."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=CANCEL_SECONDS)
 
 
 async def serve(config: Config) -> None:

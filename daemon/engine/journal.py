@@ -190,7 +190,9 @@ class Journal:
             self.caught_up.set()
             self._wake.clear()
             try:
-                await asyncio.wait_for(self._wake.wait(), MARK_SECONDS)
+                # Not wait_for: before Python 3.12 it loses a cancellation that meets the wake-up.
+                async with asyncio.timeout(MARK_SECONDS):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
             else:

@@ -7,6 +7,7 @@ import asyncio
 import heapq
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from daemon.core.model import Fingerprint, Key, Row, Trigger
 from daemon.engine.clock import now_us
@@ -103,10 +104,10 @@ class Alarms:
                     await self._inbox.offer(Trigger(alarm.key, "look", "alarm", seen=alarm.seen))
             self._wake.clear()
             wait = self._heap[0][0] - loop.time() if self._heap else None
-            try:
-                await asyncio.wait_for(self._wake.wait(), wait)
-            except TimeoutError:
-                continue
+            # Not wait_for: before Python 3.12 it loses a cancellation that meets the wake-up.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
 
     async def _refill(self) -> None:
         """Load what is due within the horizon: at the start, and half a horizon later again."""

@@ -170,3 +170,17 @@ async def test_memory_is_bounded(make: Make, inbox: Inbox) -> None:
     alarms.set(row(1), now_us(), None)
     async with background(alarms.run()):
         assert (await rung(inbox)).key == key("1")
+
+
+async def test_a_cancellation_is_not_lost_to_an_alarm(make: Make) -> None:
+    """Told to end in the very turn in which an alarm is set, it ends: a stop must not hang."""
+    alarms = make()
+    alarms.set(row(1), now_us() + 50 * SECOND, None)
+    task = asyncio.create_task(alarms.run())
+    async with asyncio.timeout(DEADLINE):
+        while not alarms._wake._waiters:  # noqa: ASYNC110 - it waits, and nothing says so
+            await asyncio.sleep(0)
+    alarms.set(row(2), now_us() + 30 * SECOND, None)
+    task.cancel()
+    await asyncio.wait([task], timeout=DEADLINE)
+    assert task.cancelled()
