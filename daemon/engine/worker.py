@@ -38,12 +38,16 @@ class Worker:
 
     async def close(self) -> None:
         """End the thread after what it was given; one that hangs is left behind after a while."""
-        if self._thread is None:
+        thread = self._thread
+        if thread is None:
             return
         last = self.run(lambda: None)
         self._tasks.put(None)
         self._thread = None
         await asyncio.wait([last], timeout=CLOSE_SECONDS)
+        if last.done():
+            # Nothing is left that could hang: it is at its end, in microseconds.
+            thread.join(CLOSE_SECONDS)
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
