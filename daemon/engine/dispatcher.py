@@ -76,9 +76,9 @@ class Dispatcher:
         self._inbox = inbox
         self._ledger = ledger
         self._lanes: dict[LaneName, Lane] = {}
-        # Which lane asked for a start, at which version: by the time of the answer the row may have
-        # moved on, to another step even.
-        self._starting: dict[Key, tuple[Lane, int]] = {}
+        # Which lane asked for the start of a row at a version: by the time of the answer the row
+        # may have moved on, to another step even, whose lane asks for it as well.
+        self._starting: dict[tuple[Key, int], Lane] = {}
         self._wake = asyncio.Event()
         self._stopping = False
 
@@ -115,8 +115,8 @@ class Dispatcher:
 
     def launch(self, row: Row) -> None:
         """The start of this row is committed: run its handler."""
-        if row.key in self._starting:
-            asked, _ = self._starting.pop(row.key)
+        asked = self._starting.pop((row.key, row.version - 1), None)
+        if asked is not None:
             asked.starting.discard(row.key)
             asked.deferred.pop(row.key, None)
         lane = self._lanes[_lane_name(row)]
@@ -136,11 +136,11 @@ class Dispatcher:
             lane.claimed.discard(row.key)
             self._wake.set()
 
-    def not_started(self, key: Key, now: Row | None) -> None:
-        """A start that was asked for did not come about; `now` is what is known of the row."""
-        if key not in self._starting:
+    def not_started(self, key: Key, version: int, now: Row | None) -> None:
+        """A start asked for at a version did not come about; `now` is the row, if it is known."""
+        lane = self._starting.pop((key, version), None)
+        if lane is None:
             return
-        lane, version = self._starting.pop(key)
         lane.starting.discard(key)
         if now is None or now.version == version:
             loop = asyncio.get_running_loop()
@@ -196,7 +196,7 @@ class Dispatcher:
 
     def _ask(self, lane: Lane, row: Row) -> None:
         lane.starting.add(row.key)
-        self._starting[row.key] = lane, row.version
+        self._starting[row.key, row.version] = lane
         self._inbox.put(Trigger(row.key, "start", "dispatch", version=row.version))
 
     async def _refill(self, lane: Lane) -> None:

@@ -115,8 +115,8 @@ class Pipeline:
             except Exception as error:  # noqa: BLE001 - one file's trouble must not end the daemon
                 self._fail(slot, trigger, error)
                 result = None
-            if trigger.cause == "dispatch" and not isinstance(result, Transition):
-                self._dispatcher.not_started(trigger.key, slot.row)
+            if trigger.version is not None and not isinstance(result, Transition):
+                self._dispatcher.not_started(trigger.key, trigger.version, slot.row)
         return result
 
     async def _step(self, slot: Slot, trigger: Trigger) -> Result:

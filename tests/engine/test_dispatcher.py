@@ -141,6 +141,7 @@ async def test_refused_start_frees_the_place(engine: Open) -> None:
         async with background(rig.service.dispatcher.run()):
             assert (await gate.let_pass()).file == second
             await rig.state(second, ["done"])
+            await rig.service.inbox.idle()
             assert lane(rig).claimed == set()
         assert (await rig.row(first)).state == "settling"
 
