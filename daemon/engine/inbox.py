@@ -2,11 +2,20 @@
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from daemon.core.model import Key, Trigger
 
 # What sources may pile up before they have to wait: a burst must not grow the daemon.
 LIMIT = 10_000
+
+
+class ScanRequest(NamedTuple):
+    """A subtree to compare with its rows, and why: what `missed` is counted under."""
+
+    key: Key
+    cause: str
 
 
 class Inbox:
@@ -26,7 +35,7 @@ class Inbox:
         self._idle = asyncio.Event()
         self._idle.set()
         self._unfinished = 0
-        self._scans: OrderedDict[Key, None] = OrderedDict()
+        self._scans: OrderedDict[Key, str] = OrderedDict()
         self._scans_asked = asyncio.Event()
         self._suspects: OrderedDict[Key, None] = OrderedDict()
         self._suspected = asyncio.Event()
@@ -55,6 +64,11 @@ class Inbox:
         await self._room.wait()
         self.put(trigger)
 
+    async def offer_all(self, triggers: Iterable[Trigger]) -> None:
+        """Put all of them in, each when there is room."""
+        for trigger in triggers:
+            await self.offer(trigger)
+
     async def get(self) -> Trigger:
         """The next trigger. Whoever takes it says `finished` when its work is done."""
         while not len(self):
@@ -75,17 +89,17 @@ class Inbox:
         """Wait until every trigger that was put in is finished."""
         await self._idle.wait()
 
-    def request_scan(self, key: Key) -> None:
+    def request_scan(self, key: Key, cause: str) -> None:
         """Ask for the subtree at this path to be compared with the rows; merged while it waits."""
-        self._scans[key] = None
+        self._scans.setdefault(key, cause)
         self._scans_asked.set()
 
-    async def next_scan(self) -> Key:
+    async def next_scan(self) -> ScanRequest:
         """The next subtree to compare. Asked for again from now on, it is scanned again."""
         while not self._scans:
             self._scans_asked.clear()
             await self._scans_asked.wait()
-        return self._scans.popitem(last=False)[0]
+        return ScanRequest(*self._scans.popitem(last=False))
 
     def suspect(self, key: Key) -> None:
         """Nothing is at this path, and it has no row: it may have been a folder with rows below.

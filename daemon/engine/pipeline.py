@@ -200,7 +200,7 @@ class Pipeline:
             due_at = facts.settle_at if row.state == "settling" else row.due_at
             self._alarms.set(row, due_at, look.seen)
         elif look.kind == "directory" and tree.matcher.enters(row.key.path):
-            self._inbox.request_scan(row.key)
+            self._inbox.request_scan(row.key, "new_directory")
         elif look.kind == "absent" and row.state in _NOT_THERE and trigger.cause == "hint":
             self._inbox.suspect(row.key)
         elif look.kind == "other":
@@ -217,7 +217,7 @@ class Pipeline:
             self._dispatcher.launch(after)
         if look.kind == "directory":
             # It has taken a file's place: nobody has looked into it yet.
-            self._inbox.request_scan(after.key)
+            self._inbox.request_scan(after.key, "new_directory")
         if after.due_at is not None:
             self._alarms.set(after, after.due_at, look.seen)
         elif before.due_at is not None:

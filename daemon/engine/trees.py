@@ -1,10 +1,12 @@
 """One watched tree as the engine sees it: its policy with everything computed once."""
 
+import asyncio
 import os
 from typing import NamedTuple
 
 from daemon.config import Step, Watch
 from daemon.core.policy import Matcher
+from daemon.engine.detection import Detection
 
 
 class RootId(NamedTuple):
@@ -31,6 +33,11 @@ class Tree:
         self.remote = False
         # Files that the kernel last touched before this moment are adopted, not processed.
         self.adopt_before = 0
+        self.detection = Detection()
+        # Set while a directory stands at the root's path that can be watched.
+        self.rooted = asyncio.Event()
+        # Set when it is another than the one that is being watched: the watcher begins anew.
+        self.rerooted = asyncio.Event()
         self._step = {step.name: step for step in watch.step}
 
     def step(self, name: str | None) -> Step | None:

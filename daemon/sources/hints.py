@@ -61,7 +61,7 @@ class Hints:
             )
             await asyncio.sleep(self._backoff)
             self._backoff = min(self._backoff * 2, BACKOFF_LONGEST)
-            self._inbox.request_scan(Key(self._tree.name, b""))
+            self._inbox.request_scan(Key(self._tree.name, b""), "watcher")
 
     async def _watch(self) -> str:
         """Pass hints on until the watcher ends or the root is another; why it ended."""

@@ -54,7 +54,7 @@ class Reconciler:
     async def run_requests(self) -> None:
         """Scan the subtrees that the inbox asks for, until cancelled."""
         while True:
-            key = await self._inbox.next_scan()
+            key, _ = await self._inbox.next_scan()
             await self.scan(self._trees[key.watch], key.path)
 
     async def run_suspects(self) -> None:
@@ -64,7 +64,7 @@ class Reconciler:
             store = self._ledger.store
             found = await self._ledger.insist("read", partial(store.any_below, keys))
             for key in (key for key, below in zip(keys, found, strict=True) if below):
-                self._inbox.request_scan(key)
+                self._inbox.request_scan(key, "hint")
 
     async def run_periodic(self, tree: Tree, seconds: float) -> None:
         """Scan one tree again and again, until cancelled."""

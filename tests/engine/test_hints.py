@@ -38,7 +38,7 @@ async def line(rig: Rig, event: str) -> dict[str, Any]:
 
 async def scan_of(rig: Rig, wanted: bytes) -> None:
     async with asyncio.timeout(DEADLINE):
-        while (await rig.service.inbox.next_scan()).path != wanted:
+        while (await rig.service.inbox.next_scan()).key.path != wanted:
             pass
 
 

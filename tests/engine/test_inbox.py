@@ -105,8 +105,8 @@ async def test_scans_are_merged_while_they_wait() -> None:
     """A subtree is asked for once while it waits, and again once its scan has begun."""
     inbox = Inbox()
     for name in ("d", "d", "e", "d"):
-        inbox.request_scan(key(name))
-    assert [await inbox.next_scan(), await inbox.next_scan()] == [key("d"), key("e")]
-    inbox.request_scan(key("d"))
-    assert await inbox.next_scan() == key("d")
+        inbox.request_scan(key(name), "burst")
+    assert [(await inbox.next_scan()).key for _ in "de"] == [key("d"), key("e")]
+    inbox.request_scan(key("d"), "overflow")
+    assert await inbox.next_scan() == (key("d"), "overflow")
     assert not inbox._scans

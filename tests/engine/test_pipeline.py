@@ -152,7 +152,7 @@ async def test_folder_in_place_of_a_file(engine: Open, tree: Path) -> None:
         (tree / "a").mkdir()
         await rig.send(path, "look")
         assert (await rig.row(path)).state == "gone"
-        assert await rig.service.inbox.next_scan() == path
+        assert await rig.service.inbox.next_scan() == (path, "new_directory")
 
 
 async def test_folder_that_went_where_a_file_once_was(engine: Open, tree: Path) -> None:

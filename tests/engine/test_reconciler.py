@@ -215,7 +215,7 @@ async def test_requests(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatc
     async with engine() as rig:
         scan = Scan(rig, monkeypatch)
         async with background(scan.reconciler.run_requests()):
-            rig.service.inbox.request_scan(Key("incoming", b"d"))
+            rig.service.inbox.request_scan(Key("incoming", b"d"), "hint")
             await rig.state(rig.key("d/a"), ["ready"])
 
 
@@ -238,9 +238,9 @@ async def test_suspects(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatc
         for name in ("upload.tmp", "d", "e", "d-no", "e/f/a"):
             inbox.suspect(rig.key(name))
         async with background(scan.reconciler.run_suspects()):
-            assert [(await inbox.next_scan()).path for _ in range(2)] == [b"d", b"e"]
+            assert [(await inbox.next_scan()).key.path for _ in range(2)] == [b"d", b"e"]
             inbox.suspect(rig.key("d"))
-            assert (await inbox.next_scan()).path == b"d"
+            assert (await inbox.next_scan()).key.path == b"d"
 
 
 async def test_entry_that_cannot_be_looked_at(
