@@ -20,6 +20,7 @@ from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
 from daemon.engine.output import Output
 from daemon.engine.pipeline import Pipeline
+from daemon.engine.scanner import Scanner
 from daemon.engine.trees import Tree
 from daemon.engine.worker import Worker
 from daemon.errors import StoreLost
@@ -65,7 +66,8 @@ class Service:
         for tree in self.trees.values():
             self.dispatcher.add(tree, handlers_of(tree))
         self._alarms = Alarms(self.inbox, ledger, list(self.trees))
-        self._reconciler = Reconciler(self.trees, self.inbox, ledger, journal)
+        self.scanner = Scanner(self.inbox, ledger, journal, self)
+        self.reconciler = Reconciler(self.trees, self.inbox, ledger, journal, self.scanner)
         self.pipeline = Pipeline(
             config.daemon.node,
             self.trees,
@@ -112,6 +114,7 @@ class Service:
         self._notifier.stopping()
         self._journal.daemon("stopping", running=len(self.dispatcher.running))
         await _cancelled(serving)
+        self.pipeline.drop_waiting()
         await self.dispatcher.drain(self._config.daemon.drain, self._hurry)
         self.ledger.closing()
         # A disk that hangs must not hold up the stop for ever; the next start finds what is left.
@@ -124,7 +127,7 @@ class Service:
 
     async def close(self) -> None:
         """End the threads that look at the trees."""
-        await self._reconciler.close()
+        await self.scanner.close()
         await self._roots.close()
 
     async def _serve(self) -> None:
@@ -134,8 +137,8 @@ class Service:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.dispatcher.run())
             tasks.create_task(self._alarms.run())
-            tasks.create_task(self._reconciler.run_requests())
-            tasks.create_task(self._reconciler.run_suspects())
+            tasks.create_task(self.reconciler.run_requests())
+            tasks.create_task(self.reconciler.run_suspects())
             tasks.create_task(self._check_store())
             tasks.create_task(feed_watchdog(self._notifier, self._store.ping))
             patience = tasks.create_task(self._ask_for_patience())
@@ -171,17 +174,22 @@ class Service:
             if tree.watch.existing == "adopt" and not mark.adopted:
                 tree.adopt_before = mark.first_seen
 
+    async def may_remove(self, tree: Tree, missing: int) -> bool:
+        """Every removal is allowed."""
+        del tree, missing
+        return True
+
     async def _watch(self, tree: Tree, tasks: asyncio.TaskGroup) -> None:
         """Watch a tree, and only then scan it: what changes in between is seen by the watcher."""
         polled = tree.remote = await self._roots.run(partial(must_poll, tree.watch.mode, tree.root))
+        tree.detection.mode = "polled" if polled else "inotify"
         hints = Hints(tree, self.inbox, self._journal, polled=polled)
         tasks.create_task(hints.run())
         await hints.watching.wait()
-        await self._reconciler.reconcile(tree)
+        await self.reconciler.reconcile(tree, "start")
         if tree.adopt_before:
             tasks.create_task(self._finish_adoption(tree))
-        period = min(tree.watch.poll, tree.watch.reconcile) if polled else tree.watch.reconcile
-        tasks.create_task(self._reconciler.run_periodic(tree, period))
+        tasks.create_task(self.reconciler.run(tree))
 
     async def _finish_adoption(self, tree: Tree) -> None:
         """Once what the first scan found is on record, an old file is as new as any other."""

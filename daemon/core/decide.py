@@ -84,13 +84,14 @@ def _anew(facts: Facts, to: State, _error: str | None) -> Row:
         facts,
         to,
         seen=facts.seen,
+        digest=facts.digest,
         plan="process",
         step=facts.steps[0] if to == "ready" else None,
         attempt=0,
         failures=0,
         interruptions=0,
         due_at=facts.settle_at if to == "settling" else None,
-        done=facts.seen.content if to == "done" and facts.seen else known,
+        done=facts.content if to == "done" and facts.seen else facts.inherited or known,
         error=None,
     )
 
@@ -102,11 +103,11 @@ def _start(facts: Facts, to: State, _error: str | None) -> Row:
 
 def _succeed(facts: Facts, to: State, _error: str | None) -> Row:
     """What was done is the content the handler was given, whatever stands there now."""
-    seen = None if facts.step_follows else facts.row.seen
+    content = None if facts.step_follows else facts.row.content
     if to in {"settling", "gone"}:
         anew = _anew(facts, to, None)
-        return replace(anew, done=seen.content) if seen else anew
-    done = seen.content if seen else facts.row.done
+        return replace(anew, done=content) if content else anew
+    done = content or facts.row.done
     step = facts.next_step if to == "ready" else None
     counts = {"attempt": 0, "failures": 0, "interruptions": 0}
     return _next(facts, to, step=step, done=done, error=None, **counts)
@@ -139,11 +140,12 @@ def _vanish(facts: Facts, to: State, _error: str | None) -> Row:
     step = facts.removal_steps[0] if removing else None
     plan = "remove" if removing else "process"
     counts = {"attempt": 0, "failures": 0, "interruptions": 0}
-    return _next(facts, to, seen=None, plan=plan, step=step, error=None, **counts)
+    return _next(facts, to, seen=None, digest=None, plan=plan, step=step, error=None, **counts)
 
 
 def _move(facts: Facts, to: State, _error: str | None) -> Row:
-    return _next(facts, to, seen=facts.seen, due_at=facts.row.due_at)
+    key = facts.moved_to or facts.row.key
+    return _next(facts, to, key=key, seen=facts.seen, due_at=facts.row.due_at)
 
 
 def _hold(facts: Facts, to: State, _error: str | None) -> Row:
@@ -151,8 +153,8 @@ def _hold(facts: Facts, to: State, _error: str | None) -> Row:
 
 
 def _skip(facts: Facts, to: State, _error: str | None) -> Row:
-    content = facts.seen or facts.row.seen
-    return _next(facts, to, step=None, done=content.content if content else None, error=None)
+    content = facts.row.content if facts.fresh else facts.content or facts.row.content
+    return _next(facts, to, step=None, done=content, error=None)
 
 
 def _reset(facts: Facts, to: State, _error: str | None) -> Row:

@@ -6,11 +6,15 @@ The attributes and properties that the life cycle names as guards are all here, 
 
 from msgspec import Struct
 
-from daemon.core.model import Fingerprint, Row
+from daemon.core.model import Fingerprint, Key, Row
 
 
 class Facts(Struct, frozen=True, gc=False):
-    """Evidence for one decision. Times in microseconds since the epoch."""
+    """Evidence for one decision. Times in microseconds since the epoch.
+
+    `digest`: of what is seen, where the watch goes by content. `inherited`: what another row knows
+    to be done, whose file has taken this one's place. `moved_to`: where the file is now.
+    """
 
     row: Row
     now: int = 0
@@ -25,6 +29,9 @@ class Facts(Struct, frozen=True, gc=False):
     alarm: bool = False
     settle_at: int = 0
     retry_at: int = 0
+    digest: str | None = None
+    inherited: str | None = None
+    moved_to: Key | None = None
 
     @property
     def plan_steps(self) -> tuple[str, ...]:
@@ -55,6 +62,11 @@ class Facts(Struct, frozen=True, gc=False):
         return known == (self.seen.content if self.seen else None)
 
     @property
+    def content(self) -> str | None:
+        """The identity of what is seen: its digest where there is one."""
+        return self.digest or (self.seen.content if self.seen else None)
+
+    @property
     def changed(self) -> bool:
         """There is a file, and its content is not what the row knows."""
         return self.seen is not None and not self.fresh
@@ -67,7 +79,10 @@ class Facts(Struct, frozen=True, gc=False):
     @property
     def as_done(self) -> bool:
         """Settled, with the very content that was last done."""
-        return self.settled and self.seen is not None and self.seen.content == self.row.done
+        known = self.row.done
+        if not self.settled or self.seen is None or known is None:
+            return False
+        return known in {self.seen.content, self.digest}
 
     @property
     def tracked_only(self) -> bool:

@@ -67,6 +67,7 @@ class LifeCycle(StateMachine):
         | quarantined.to(quarantined, cond="fresh")
         | done.to(done, cond="fresh")
         | held.to(held, cond="fresh")
+        | gone.to(gone, cond="fresh")  # whose path another file has taken
     )
     hold = held.from_(settling, ready, failed, quarantined, done)
     release = held.to(settling)

@@ -93,6 +93,12 @@ class Row(Struct, frozen=True, gc=False):
     at: int = 0
     due_at: int | None = None
     error: str | None = None
+    digest: str | None = None
+
+    @property
+    def content(self) -> str | None:
+        """The identity of the content that the row shows: its digest where one was computed."""
+        return self.digest or (self.seen.content if self.seen else None)
 
 
 class Trigger(Struct, frozen=True):
@@ -100,7 +106,8 @@ class Trigger(Struct, frozen=True):
 
     `version`: the row was claimed at this version, and at another there is nothing to start any
     more. `seen` is the fingerprint that stood at least the quiet time ago, for the alarm that
-    waited for it.
+    waited for it. `found` is what a scan has just seen where no row was. `waited`: what could
+    explain an absence, or a stranger in the file's place, has had its time to come.
     """
 
     key: Key
@@ -110,6 +117,8 @@ class Trigger(Struct, frozen=True):
     seen: Fingerprint | None = None
     error: str | None = None
     duration_ms: float | None = None
+    found: Fingerprint | None = None
+    waited: bool = False
 
 
 class Transition(Struct, frozen=True, gc=False):

@@ -1,17 +1,20 @@
-"""Questions asked one by one, answered together: the way to pay for a thread hop once a batch."""
+"""Questions asked apart, answered together: the way to pay for a thread hop once a batch."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
+Group: TypeAlias = tuple[Sequence[Question], asyncio.Future[Sequence[Answer]]]
 
 
 class Batcher(Generic[Question, Answer]):
     """Collects what is asked while the last batch is being answered; that is the next batch.
 
-    No timer is needed: one question alone is answered at once, a thousand in one go.
+    No timer is needed: one question alone is answered at once, a thousand in one go. What is asked
+    together is answered together.
     """
 
     def __init__(
@@ -21,14 +24,14 @@ class Batcher(Generic[Question, Answer]):
     ) -> None:
         self._answer = answer
         self._limit = limit
-        self._asked: list[tuple[Question, asyncio.Future[Answer]]] = []
+        self._asked: deque[Group[Question, Answer]] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    def ask(self, question: Question) -> asyncio.Future[Answer]:
-        """Resolves to the answer, or to the exception that its whole batch met."""
+    def ask(self, questions: Sequence[Question]) -> asyncio.Future[Sequence[Answer]]:
+        """Resolves to the answers in order, or to the exception that the whole batch met."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
-        self._asked.append((question, future))
+        future: asyncio.Future[Sequence[Answer]] = loop.create_future()
+        self._asked.append((questions, future))
         if self._task is None:
             self._task = loop.create_task(self._work())
         return future
@@ -40,18 +43,27 @@ class Batcher(Generic[Question, Answer]):
 
     async def _work(self) -> None:
         while self._asked:
-            batch, self._asked = self._asked[: self._limit], self._asked[self._limit :]
-            await self._resolve(batch)
+            await self._resolve(self._take())
         self._task = None
 
-    async def _resolve(self, batch: list[tuple[Question, asyncio.Future[Answer]]]) -> None:
+    def _take(self) -> list["Group[Question, Answer]"]:
+        """Whole groups, up to the limit; a group that is larger comes alone."""
+        groups = [self._asked.popleft()]
+        size = len(groups[0][0])
+        while self._asked and (size := size + len(self._asked[0][0])) <= self._limit:
+            groups.append(self._asked.popleft())
+        return groups
+
+    async def _resolve(self, groups: list["Group[Question, Answer]"]) -> None:
         try:
-            answers = await self._answer([question for question, _ in batch])
+            answers = await self._answer([each for questions, _ in groups for each in questions])
         except Exception as error:  # noqa: BLE001 - each asker gets it, and decides
-            for _, future in batch:
+            for _, future in groups:
                 if not future.done():
                     future.set_exception(error)
             return
-        for (_, future), answer in zip(batch, answers, strict=True):
+        at = 0
+        for questions, future in groups:
             if not future.done():
-                future.set_result(answer)
+                future.set_result(answers[at : at + len(questions)])
+            at += len(questions)

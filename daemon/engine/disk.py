@@ -1,7 +1,7 @@
-"""The disk: one look at a path, one walk of a directory. All of it runs in threads.
+"""The disk: one look at a path. All of it runs in threads.
 
-With `trees`, which looks at roots, the only module that touches watched trees. Nothing here
-follows a symlink at the last component.
+With `scanning`, which lists directories, and `trees`, which looks at roots, the only module that
+touches watched trees. Nothing here follows a symlink at the last component.
 """
 
 import errno
@@ -16,7 +16,7 @@ from daemon.core.settle import Look, is_quiet
 from daemon.engine.clock import now_us
 from daemon.engine.trees import RootId
 
-_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
+ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
 # A file system that knows no leases says one of these; a file that is not ours says EACCES/EPERM.
 _NO_LEASE = frozenset({errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM})
 # A shortage of ours tells nothing of the file: it passes, and then the probe is made.
@@ -38,17 +38,6 @@ class Question(NamedTuple):
     probe: bool = True
     stood: Fingerprint | None = None
     own_clock: bool = True
-
-
-class Entry(NamedTuple):
-    """One name in a directory; `seen` for regular files only.
-
-    `kind`: `file`, `directory`, `other`, or `unknown` where the kernel would not say.
-    """
-
-    name: bytes
-    kind: str
-    seen: Fingerprint | None
 
 
 def fingerprint(st: os.stat_result) -> Fingerprint:
@@ -78,7 +67,7 @@ def look_at(question: Question, folders: dict[bytes, bool] | None = None) -> Loo
     try:
         st = os.lstat(question.path)
     except OSError as error:
-        if error.errno in _ABSENT:
+        if error.errno in ABSENT:
             return _absent(question.root)
         return Look("error", error=f"{error.strerror} (lstat)")
     kind = _kind(st.st_mode)
@@ -155,33 +144,6 @@ def is_missing(path: bytes) -> bool:
         return True
     except OSError:
         return False
-
-
-def list_directory(path: bytes) -> list[Entry] | None:
-    """The names in a directory with what one look tells; None where there is no directory.
-
-    Raises:
-        OSError: it is there and cannot be read; nothing may be concluded from that.
-    """
-    try:
-        with os.scandir(path) as entries:
-            return [found for entry in entries if (found := _entry(entry)) is not None]
-    except OSError as error:
-        if error.errno in _ABSENT:
-            return None
-        raise
-
-
-def _entry(entry: os.DirEntry[bytes]) -> Entry | None:
-    """A name that vanishes between listing and look was never there; a dead mount point is."""
-    try:
-        st = entry.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    except OSError:
-        return Entry(entry.name, "unknown", None)
-    kind = _kind(st.st_mode)
-    return Entry(entry.name, kind, fingerprint(st) if kind == "file" else None)
 
 
 def _kind(mode: int) -> str:

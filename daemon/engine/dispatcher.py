@@ -249,7 +249,7 @@ def _job(tree: Tree, row: Row) -> Job:
 
 def idempotency_key(key: Key, row: Row) -> str:
     """The same for the same content and step, on every attempt and after every restart."""
-    content = row.seen.content if row.seen else f"removed-{row.done}"
+    content = row.content or f"removed-{row.done}"
     parts = (key.watch.encode(), key.path, content.encode(), (row.step or "").encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
 

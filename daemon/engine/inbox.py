@@ -3,12 +3,15 @@
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from daemon.core.model import Key, Trigger
 
 # What sources may pile up before they have to wait: a burst must not grow the daemon.
 LIMIT = 10_000
+# How often it is asked whether a scan still lists: that has no event, and ends in milliseconds.
+CALM_SECONDS = 0.02
 
 
 class ScanRequest(NamedTuple):
@@ -37,6 +40,8 @@ class Inbox:
         self._unfinished = 0
         self._scans: OrderedDict[Key, str] = OrderedDict()
         self._scans_asked = asyncio.Event()
+        # How many scans run that were asked for.
+        self.scanning = 0
         self._suspects: OrderedDict[Key, None] = OrderedDict()
         self._suspected = asyncio.Event()
 
@@ -51,8 +56,9 @@ class Inbox:
         elif trigger.key not in self._looks:
             self._looks[trigger.key] = trigger
             self._unfinished += 1
-        elif trigger.seen is not None:
-            # It knows more than the one that waits: what stood there a quiet time ago.
+        elif trigger.seen is not None or trigger.waited:
+            # It knows more than the one that waits: what stood there a quiet time ago, or that
+            # nothing has come to explain what is missing.
             self._looks[trigger.key] = trigger
         self._idle.clear()
         self._filled.set()
@@ -69,37 +75,69 @@ class Inbox:
         for trigger in triggers:
             await self.offer(trigger)
 
-    async def get(self) -> Trigger:
-        """The next trigger. Whoever takes it says `finished` when its work is done."""
+    async def take(self, limit: int = 1) -> list[Trigger]:
+        """The next triggers, at least one. Whoever takes them says `finished` for all of them."""
         while not len(self):
             self._filled.clear()
             await self._filled.wait()
-        trigger = self._facts.popleft() if self._facts else self._looks.popitem(last=False)[1]
+        facts, looks = self._facts, self._looks
+        taken = [facts.popleft() for _ in range(min(limit, len(facts)))]
+        taken += [looks.popitem(last=False)[1] for _ in range(min(limit - len(taken), len(looks)))]
         if len(self) < self._limit:
             self._room.set()
-        return trigger
+        return taken
 
-    def finished(self) -> None:
-        """One trigger's work is done."""
-        self._unfinished -= 1
+    def hold(self) -> None:
+        """Somebody keeps a trigger back: it counts as unfinished until it is `put` or dropped."""
+        self._unfinished += 1
+        self._idle.clear()
+
+    def finished(self, count: int = 1) -> None:
+        """The work of so many triggers is done."""
+        self._unfinished -= count
         if self._unfinished == 0:
             self._idle.set()
+
+    @property
+    def calm(self) -> bool:
+        """No look waits, and no scan: what could explain something missing has been looked at."""
+        return not self._looks and not self._scans and not self.scanning
 
     async def idle(self) -> None:
         """Wait until every trigger that was put in is finished."""
         await self._idle.wait()
+
+    async def idle_for(self, seconds: float) -> None:
+        """Wait until every trigger is finished, but no longer than this."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+
+    async def quiet_for(self, seconds: float) -> None:
+        """Wait until all is finished that could explain something missing; at most so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+                while not self.calm:
+                    await asyncio.sleep(CALM_SECONDS)
+                    await self._idle.wait()
 
     def request_scan(self, key: Key, cause: str) -> None:
         """Ask for the subtree at this path to be compared with the rows; merged while it waits."""
         self._scans.setdefault(key, cause)
         self._scans_asked.set()
 
-    async def next_scan(self) -> ScanRequest:
-        """The next subtree to compare. Asked for again from now on, it is scanned again."""
+    def awaits(self, key: Key) -> bool:
+        """A look at this path waits already."""
+        return key in self._looks
+
+    async def next_scans(self) -> list[ScanRequest]:
+        """All subtrees to compare, when there are any. What is asked for from now on comes next."""
         while not self._scans:
             self._scans_asked.clear()
             await self._scans_asked.wait()
-        return ScanRequest(*self._scans.popitem(last=False))
+        found, self._scans = self._scans, OrderedDict()
+        return [ScanRequest(*each) for each in found.items()]
 
     def suspect(self, key: Key) -> None:
         """Nothing is at this path, and it has no row: it may have been a folder with rows below.

@@ -142,6 +142,9 @@ class Journal:
 
     def _render(self, records: list[Record]) -> None:
         for record in records:
+            if record.seq <= self._rendered:
+                # Read back from the database before its writer told us of it.
+                continue
             fields = fields_of(record)
             write = self._write_at[level_of(record)]
             write(record.event, _seq=record.seq, _at=record.at, **fields)

@@ -49,20 +49,30 @@ class Ledger:
         self.available = asyncio.Event()
         self.available.set()
 
-    def commit(self, transition: Transition) -> asyncio.Future[Row | None]:
-        """Resolves after COMMIT: to the row as it is now, or None if another had moved it on.
+    def commit(self, transitions: Sequence[Transition]) -> asyncio.Future[Sequence[Row | None]]:
+        """Resolves after COMMIT: to each row as it is now, or None if another had moved it on.
 
-        Any exception but a database that is away reaches everybody in the batch.
+        All of them are in one transaction. Any exception but a database that is away reaches
+        everybody in the batch.
         """
-        return self._commits.ask(transition)
+        return self._commits.ask(transitions)
 
-    async def row(self, key: Key) -> Row | None:
-        """The row of a path, None where it has none.
+    async def rows(self, keys: Sequence[Key]) -> list[Row | None]:
+        """The rows of some paths, None where there is none, in the order asked.
 
         What was committed lately is in memory, for a file on its way has several transitions in a
         short time; the rest is read, together with what else is asked.
         """
-        return self._recent.get(key) or await self._reads.ask(key)
+        recent = self._recent
+        found = [recent.get(key) for key in keys]
+        if missing := [key for key, row in zip(keys, found, strict=True) if row is None]:
+            read = dict(zip(missing, await self._reads.ask(missing), strict=True))
+            found = [row or read[key] for key, row in zip(keys, found, strict=True)]
+        return found
+
+    def recalls(self, key: Key) -> bool:
+        """Whether something was committed lately about this path."""
+        return key in self._recent
 
     def closing(self) -> None:
         """From now on a database that is away is an error: `StoreUnavailable` for who waits."""

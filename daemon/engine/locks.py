@@ -29,6 +29,17 @@ class LockMap:
     def __len__(self) -> int:
         return len(self._slots)
 
+    def take_if_free(self, key: Key) -> Slot | None:
+        """Hold the path at once, or not at all; who got it says `give_back`."""
+        if key in self._slots:
+            return None
+        slot = self._slots[key] = Slot()
+        return slot
+
+    def give_back(self, key: Key) -> None:
+        """End a hold: whoever waits is next."""
+        _pass_on(self._slots, key)
+
     def hold(self, key: Key) -> "Hold":
         """Hold the path, for an `async with`. Who is cancelled while waiting leaves the line."""
         return Hold(self._slots, key)
@@ -37,7 +48,7 @@ class LockMap:
 class Hold:
     """One turn. A class, for it is entered once a trigger, and contextlib's way costs 2 us more."""
 
-    __slots__ = ("_key", "_slot", "_slots")
+    __slots__ = ("_key", "_slots")
 
     def __init__(self, slots: dict[Key, Slot], key: Key) -> None:
         self._slots = slots
@@ -49,11 +60,10 @@ class Hold:
             slot = self._slots[self._key] = Slot()
         else:
             await self._wait(slot)
-        self._slot = slot
         return slot
 
     async def __aexit__(self, *_: object) -> None:
-        self._pass_on(self._slot)
+        _pass_on(self._slots, self._key)
 
     async def _wait(self, slot: Slot) -> None:
         turn = asyncio.get_running_loop().create_future()
@@ -63,13 +73,15 @@ class Hold:
         except asyncio.CancelledError:
             # Cancelled in the very moment in which it was given the lock: the next one gets it.
             if turn.done() and not turn.cancelled():
-                self._pass_on(slot)
+                _pass_on(self._slots, self._key)
             raise
 
-    def _pass_on(self, slot: Slot) -> None:
-        while slot.waiting:
-            turn = slot.waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        del self._slots[self._key]
+
+def _pass_on(slots: dict[Key, Slot], key: Key) -> None:
+    waiting = slots[key].waiting
+    while waiting:
+        turn = waiting.popleft()
+        if not turn.done():
+            turn.set_result(None)
+            return
+    del slots[key]

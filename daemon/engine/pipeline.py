@@ -1,58 +1,45 @@
-"""Look, decide, commit, say, dispatch: what happens to one trigger, from the inbox to its line.
+"""Look, decide, commit, say, dispatch: what happens to triggers, from the inbox to their lines.
 
 Read this first. Everything else in the engine serves one of these five verbs.
 """
 
 import asyncio
-import random
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
-from typing import Protocol
 
 from msgspec.structs import replace
 
-from daemon.config import Step
-from daemon.core.decide import OUTCOMES, compare, decide
-from daemon.core.facts import Facts
-from daemon.core.model import Fingerprint, Refused, Row, Transition, Trigger
-from daemon.core.policy import backoff_seconds
-from daemon.core.settle import Look, look_again_at
+from daemon.core.decide import OUTCOMES, decide
+from daemon.core.model import Refused, Row, Transition, Trigger
+from daemon.core.settle import Look
 from daemon.engine.batching import Batcher
-from daemon.engine.clock import now_us
+from daemon.engine.clock import AlarmClock, now_us
 from daemon.engine.disk import Question, look_at_all
 from daemon.engine.dispatcher import Dispatcher
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
-from daemon.engine.locks import LockMap, Slot
+from daemon.engine.locks import LockMap
+from daemon.engine.moves import Moves
+from daemon.engine.patience import Patience
+from daemon.engine.renames import Renames
 from daemon.engine.trees import Tree
+from daemon.engine.turns import Turn
 from daemon.engine.worker import Worker
 from daemon.errors import StoreUnavailable
 
-# Triggers worked on at once: what makes a batch for the disk and for the database.
-IN_FLIGHT = 1_024
+# Looks that go through the verbs together: a task, a lock and a future each would cost 25 us.
+TOGETHER = 256
+# Such groups at once.
+IN_FLIGHT = 16
 # A file that the kernel would not show is looked at again after so long.
 UNSEEN_US = 5_000_000
 # An outcome that could not be recorded, for a reason that nobody expected, is tried again.
 AGAIN_SECONDS = 1.0
-# States in which the disk may show that a file has settled.
-_SETTLES = frozenset({"untracked", "gone", "settling"})
 # States in which no file is expected at the path: a folder may have come and gone there.
 _NOT_THERE = frozenset({"untracked", "gone"})
 Result = Transition | Refused | None
-
-
-class AlarmClock(Protocol):
-    """Brings a file back when its time has come."""
-
-    def set(self, row: Row, due_at: int, seen: Fingerprint | None) -> None:
-        """Look at this file again at `due_at`; `seen` is what stood there when this was set."""
-        ...
-
-    def clear(self, row: Row) -> None:
-        """This file waits for no time any more."""
-        ...
 
 
 class Pipeline:
@@ -76,12 +63,15 @@ class Pipeline:
         self._dispatcher = dispatcher
         self._alarms = alarms
         self._locks = LockMap()
+        self._patience = Patience(inbox)
         self._disk = Worker("disk")
         self._looks: Batcher[Question, Look] = Batcher(
             lambda questions: self._disk.run(lambda: look_at_all(questions))
         )
+        self._renames = Renames(trees, ledger, self._disk)
         self._session = secrets.token_hex(4)
         self._attempts = count(1)
+        self._moves = Moves(self._locks, self._patience, node, self._attempt_id)
 
     async def run(self) -> None:
         """Work until cancelled; whoever cancels waits for the inbox to be idle first."""
@@ -90,118 +80,189 @@ class Pipeline:
             async with asyncio.TaskGroup() as tasks:
                 while True:
                     await limit.acquire()
-                    trigger = await self._inbox.get()
-                    task = tasks.create_task(self._finish(trigger))
+                    triggers = await self._inbox.take(TOGETHER)
+                    task = tasks.create_task(self._finish(triggers))
                     task.add_done_callback(lambda _: limit.release())
         finally:
             await self._disk.close()
 
-    async def _finish(self, trigger: Trigger) -> None:
+    def drop_waiting(self) -> None:
+        """The daemon stops: what waits for an explanation is found again by the next start."""
+        self._patience.drop()
+
+    async def _finish(self, triggers: Sequence[Trigger]) -> None:
+        """Looks at free paths go together; whatever has to wait for its path goes alone."""
+        turns, alone = [], []
+        for trigger in triggers:
+            slot = self._locks.take_if_free(trigger.key) if trigger.event == "look" else None
+            if slot is None:
+                alone.append(trigger)
+            else:
+                turns.append(Turn(trigger, slot, self._trees[trigger.key.watch]))
         try:
-            await self.handle(trigger)
+            alone += await self._handle_together(turns)
+            await asyncio.gather(*map(self.handle, alone))
         finally:
-            self._inbox.finished()
+            self._inbox.finished(len(triggers))
+
+    async def _handle_together(self, turns: Sequence[Turn]) -> Sequence[Trigger]:
+        """All of it for looks whose paths are held; after an error, those to be done one by one."""
+        try:
+            await self._advance(turns)
+        except Exception:  # noqa: BLE001 - one file's trouble is not the others': who has it will say
+            return [turn.trigger for turn in turns]
+        finally:
+            for turn in turns:
+                self._locks.give_back(turn.key)
+        return ()
 
     async def handle(self, trigger: Trigger) -> Result:
         """All of it for one trigger. Returns what was committed or refused, None for a no-op."""
+        tree = self._trees[trigger.key.watch]
         async with self._locks.hold(trigger.key) as slot:
+            turn = Turn(trigger, slot, tree)
             try:
-                result = await self._step(slot, trigger)
-                if trigger.event in OUTCOMES or isinstance(result, Refused):
-                    await self._step(slot, Trigger(trigger.key, "look", trigger.cause))
+                await self._advance([turn])
+                if trigger.event in OUTCOMES or isinstance(turn.result, Refused):
+                    again = Trigger(trigger.key, "look", trigger.cause)
+                    await self._advance([Turn(again, slot, tree)])
             except StoreUnavailable:
                 # Only while the daemon stops: the next start finds the file as the database has it.
-                result = None
+                turn.result = None
             except Exception as error:  # noqa: BLE001 - one file's trouble must not end the daemon
-                self._fail(slot, trigger, error)
-                result = None
-            if trigger.version is not None and not isinstance(result, Transition):
+                self._fail(turn, error)
+                turn.result = None
+            if trigger.version is not None and not isinstance(turn.result, Transition):
                 self._dispatcher.not_started(trigger.key, trigger.version, slot.row)
-        return result
+        return turn.result
 
-    async def _step(self, slot: Slot, trigger: Trigger) -> Result:
-        """Look, decide, commit; again from the start when somebody else moved the row on."""
-        tree = self._trees[trigger.key.watch]
-        while True:
-            row = slot.row = slot.row or await self._load(trigger)
-            if trigger.version not in {None, row.version}:
-                return None
-            look = await self._look(tree, row, trigger)
-            decision = self._decide(tree, row, trigger, look)
-            if not isinstance(decision, Transition):
-                return decision
-            after = await self._ledger.commit(decision)
-            slot.row = after
-            if after is not None:
-                if after is not decision.after:  # a new file, which has got its number now
-                    decision = replace(decision, after=after)
-                self._follow(decision, look)
-                return decision
+    async def _advance(self, turns: Sequence[Turn]) -> None:
+        """Look, decide, commit; again from the start where somebody else moved the row on."""
+        while turns:
+            current = await self._load(turns)
+            await self._look(current)
+            await self._find_origins(current)
+            try:
+                for turn in current:
+                    turn.result = self._decide(turn)
+                turns = await self._commit([turn for turn in current if turn.transitions])
+            finally:
+                for turn in current:
+                    self._moves.give_back(turn)
 
-    async def _load(self, trigger: Trigger) -> Row:
-        return await self._ledger.row(trigger.key) or Row(0, trigger.key)
+    async def _load(self, turns: Sequence[Turn]) -> Sequence[Turn]:
+        """Give each turn its row; those are left out whose row is not the one that was meant."""
+        unknown = [turn for turn in turns if turn.slot.row is None]
+        ask = [turn for turn in unknown if not self._is_new(turn)]
+        rows = await self._ledger.rows([turn.key for turn in ask]) if ask else ()
+        for turn, row in zip(ask, rows, strict=True):
+            turn.slot.row = row
+        for turn in turns:
+            turn.row = turn.slot.row = turn.slot.row or Row(0, turn.key)
+        return [turn for turn in turns if not turn.is_stale]
 
-    async def _look(self, tree: Tree, row: Row, trigger: Trigger) -> Look:
-        settles = row.state in _SETTLES
-        path = tree.absolute(trigger.key.path)
-        quiet = tree.quiet if settles else None
-        own_clock = not tree.remote
-        question = Question(path, tree.root_id, quiet, tree.probe, trigger.seen, own_clock)
-        return await self._looks.ask(question)
-
-    def _decide(self, tree: Tree, row: Row, trigger: Trigger, look: Look) -> Result:
-        if look.kind == "error":
-            if trigger.event not in OUTCOMES:
-                self._unseen(row, trigger, look)
-                return None
-            # How the handler fared is recorded, whatever the disk will not show.
-            look = Look("file", row.seen)
-        facts = self._facts(tree, row, trigger, look)
-        event = compare(facts) if trigger.event == "look" else trigger.event
-        if event is None or (event == "discover" and not tree.matcher.wants(row.key.path)):
-            self._leave(tree, row, trigger, look, facts)
-            return None
-        attempt_id = self._attempt_id()
-        decision = decide(facts, event, trigger, attempt_id, self._node)
-        if isinstance(decision, Refused):
-            self._journal.refused(trigger, row, decision, attempt_id)
-        elif event in {"settle", "discover"}:
-            return replace(decision, evidence=look.evidence if look.settled else None)
-        return decision
-
-    def _facts(self, tree: Tree, row: Row, trigger: Trigger, look: Look) -> Facts:
-        now = now_us()
-        seen = look.seen
-        step = tree.step(row.step)
-        return Facts(
-            row,
-            now,
-            seen,
-            settled=look.settled,
-            adopted=seen is not None and seen.ctime_ns // 1000 < tree.adopt_before,
-            steps=tree.steps,
-            attempts=step.attempts if step else 1,
-            interruptions=tree.watch.interruptions,
-            crashed=trigger.cause == "crash",
-            alarm=trigger.cause == "alarm",
-            settle_at=look_again_at(look, now, tree.quiet, own_clock=not tree.remote),
-            retry_at=_retry_at(step, row, now) if trigger.event == "fail" else 0,
+    def _is_new(self, turn: Turn) -> bool:
+        """A scan saw no row; if it was wrong, the insert loses, and that is found out then."""
+        return (
+            turn.trigger.found is not None
+            and turn.result is None
+            and not self._ledger.recalls(turn.key)
         )
 
-    def _unseen(self, row: Row, trigger: Trigger, look: Look) -> None:
+    async def _look(self, turns: Sequence[Turn]) -> None:
+        ask = [turn for turn in turns if not turn.needs_no_look]
+        looks = await self._looks.ask([turn.question() for turn in ask]) if ask else ()
+        for turn, look in zip(ask, looks, strict=True):
+            turn.look = look
+            if look.kind == "error" and turn.trigger.event in OUTCOMES:
+                # How the handler fared is recorded, whatever the disk will not show.
+                turn.look = Look("file", turn.row.seen)
+        for turn in turns:
+            if turn.needs_no_look:
+                turn.look = Look("file", turn.trigger.found)
+            if turn.look.kind != "error":
+                turn.judge()
+
+    async def _find_origins(self, turns: Sequence[Turn]) -> None:
+        strangers = [stranger for turn in turns if (stranger := turn.stranger())]
+        origins = await self._renames.origins(strangers)
+        for turn in turns:
+            turn.origin = origins.get(turn.key)
+
+    def _decide(self, turn: Turn) -> Result:
+        tree, row, look = turn.tree, turn.row, turn.look
+        if look.kind == "error":
+            self._unseen(turn)
+            return None
+        event = turn.event
+        if event is None or (event == "discover" and not tree.matcher.wants(row.key.path)):
+            self._leave(turn)
+            return None
+        if event == "vanish" and not self._may_vanish(turn):
+            return None
+        if turn.origin is not None and self._moves.decides(turn, turn.origin):
+            return turn.result
+        attempt_id = self._attempt_id()
+        decision = decide(turn.facts, event, turn.trigger, attempt_id, self._node)
+        if isinstance(decision, Refused):
+            self._journal.refused(turn.trigger, row, decision, attempt_id)
+        elif event in {"settle", "discover"} and look.settled:
+            return replace(decision, evidence=look.evidence)
+        return decision
+
+    def _may_vanish(self, turn: Turn) -> bool:
+        """A removal waits: the file may stand under another path, or its root be away."""
+        if turn.tree.detection.frozen is not None:
+            return False
+        if turn.trigger.waited and not self._moves.awaits(turn.row):
+            return True
+        if turn.look.kind == "directory":
+            # It has taken a file's place: nobody has looked into it yet.
+            self._inbox.request_scan(turn.key, "new_directory")
+        self._patience.wait(turn.trigger)
+        return False
+
+    async def _commit(self, turns: Sequence[Turn]) -> Sequence[Turn]:
+        """Commit what was decided and do what follows; returns those that lost their race."""
+        if not turns:
+            return ()
+        transitions = [each for turn in turns for each in turn.transitions]
+        rows = iter(await self._ledger.commit(transitions))
+        lost = []
+        for turn in turns:
+            committed = [self._committed(turn, each, next(rows)) for each in turn.transitions]
+            own = committed[0]
+            turn.slot.row = own.after if own else None
+            if own is None:
+                lost.append(turn)
+            else:
+                turn.result = own
+        return lost
+
+    def _committed(self, turn: Turn, decision: Transition, after: Row | None) -> Transition | None:
+        if after is None:
+            return None
+        if after is not decision.after:  # a new file, which has got its number now
+            decision = replace(decision, after=after)
+        self._follow(decision, turn.look)
+        return decision
+
+    def _unseen(self, turn: Turn) -> None:
         """The kernel would not say what is there, so nothing may be concluded."""
-        self._journal.failed(trigger, row, look.error or "", self._attempt_id())
+        row = turn.row
+        self._journal.failed(turn.trigger, row, turn.look.error or "", self._attempt_id())
         if row.due_at is not None:
             self._alarms.set(row, now_us() + UNSEEN_US, None)
 
-    def _leave(self, tree: Tree, row: Row, trigger: Trigger, look: Look, facts: Facts) -> None:
+    def _leave(self, turn: Turn) -> None:
         """Nothing to commit: wait on for what is still being written, go into what is a folder."""
+        row, look = turn.row, turn.look
         if row.due_at is not None:
-            due_at = facts.settle_at if row.state == "settling" else row.due_at
+            due_at = turn.facts.settle_at if row.state == "settling" else row.due_at
             self._alarms.set(row, due_at, look.seen)
-        elif look.kind == "directory" and tree.matcher.enters(row.key.path):
+        elif look.kind == "directory" and turn.tree.matcher.enters(row.key.path):
             self._inbox.request_scan(row.key, "new_directory")
-        elif look.kind == "absent" and row.state in _NOT_THERE and trigger.cause == "hint":
+        elif look.kind == "absent" and row.state in _NOT_THERE and turn.trigger.cause == "hint":
             self._inbox.suspect(row.key)
         elif look.kind == "other":
             self._journal.ignored(row.key, look.kind)
@@ -215,29 +276,19 @@ class Pipeline:
             self._dispatcher.offer(after)
         elif after.state == "processing":
             self._dispatcher.launch(after)
-        if look.kind == "directory":
-            # It has taken a file's place: nobody has looked into it yet.
-            self._inbox.request_scan(after.key, "new_directory")
         if after.due_at is not None:
             self._alarms.set(after, after.due_at, look.seen)
         elif before.due_at is not None:
             self._alarms.clear(after)
 
-    def _fail(self, slot: Slot, trigger: Trigger, error: Exception) -> None:
-        row = slot.row or Row(0, trigger.key)
-        slot.row = None
+    def _fail(self, turn: Turn, error: Exception) -> None:
+        trigger = turn.trigger
+        turn.slot.row = None
         if trigger.event in OUTCOMES:
             # The file is `processing` until this is on record, and nobody else will say it.
             asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._inbox.put, trigger)
         text = f"{type(error).__name__}: {error}"
-        self._journal.failed(trigger, row, text, self._attempt_id())
+        self._journal.failed(trigger, turn.row, text, self._attempt_id())
 
     def _attempt_id(self) -> str:
         return f"{self._session}-{next(self._attempts):x}"
-
-
-def _retry_at(step: Step | None, row: Row, now: int) -> int:
-    if step is None:
-        return now
-    wait = backoff_seconds(step.backoff, row.failures + 1, random.random())  # noqa: S311 - jitter
-    return now + int(wait * 1_000_000)

@@ -1,61 +1,74 @@
-"""The scan: directories against rows. The watcher's hints may be lost; what stands here counts."""
+"""When trees are scanned: at the start, on request, and again and again as the backstop."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from msgspec import Struct
-
-from daemon.core.model import Key, Row, Trigger
-from daemon.core.texts import path_fields
-from daemon.engine.disk import Entry, is_missing, list_directory
-from daemon.engine.inbox import Inbox
+from daemon.engine.inbox import Inbox, ScanRequest
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
+from daemon.engine.scanner import Counts, Scanner
 from daemon.engine.trees import Tree
-from daemon.engine.worker import Worker
 
-# Entries compared before the loop is given to others.
-SLICE = 1_000
-# Sorts after every path: no component of one has more than 255 bytes.
-_END = b"\xff" * 256
+# A scan that took a second is followed by another after so many seconds at the earliest.
+PAUSE = 2.0
+# Scans of parts at once. Those that have found something missing wait a while before they say so.
+PARTS = 16
+# Hints that were read when a burst ended get so long to be looked at: the scan is to find others.
+HINTS_SECONDS = 2.0
+_TOLD = ("directories", "files", "new", "changed", "missing", "unreadable")
 
 
-class Counts(Struct):
-    """What a scan saw, and how many of the files differed from their rows."""
+class Round:
+    """The whole scans of one tree: what was asked for, and when the last one ended."""
 
-    directories: int = 0
-    files: int = 0
-    new: int = 0
-    changed: int = 0
-    missing: int = 0
-    unreadable: int = 0
+    def __init__(self) -> None:
+        self.cause: str | None = None
+        self.asked = asyncio.Event()
+        self.not_before = 0.0
+
+    def ask(self, cause: str) -> None:
+        """Scan the whole tree; merged with what was asked for and has not begun."""
+        self.cause = self.cause or cause
+        self.asked.set()
 
 
 class Reconciler:
-    """Compares trees with the ledger and puts a look at each difference into the inbox.
-
-    An unchanged file costs one `lstat` and one row read: no trigger, no write, no line.
-    """
+    """Has trees, and parts of them, compared with the ledger."""
 
     def __init__(
-        self, trees: Mapping[str, Tree], inbox: Inbox, ledger: Ledger, journal: Journal
+        self,
+        trees: Mapping[str, Tree],
+        inbox: Inbox,
+        ledger: Ledger,
+        journal: Journal,
+        scanner: Scanner,
     ) -> None:
         self._trees = trees
         self._inbox = inbox
         self._ledger = ledger
         self._journal = journal
-        self._disk = Worker("scan")
-
-    async def close(self) -> None:
-        """End the thread that reads directories."""
-        await self._disk.close()
+        self._scanner = scanner
+        self._rounds = {name: Round() for name in trees}
 
     async def run_requests(self) -> None:
-        """Scan the subtrees that the inbox asks for, until cancelled."""
-        while True:
-            key, _ = await self._inbox.next_scan()
-            await self.scan(self._trees[key.watch], key.path)
+        """Scan what the inbox asks for, until cancelled. Whole trees are another task's."""
+        limit = asyncio.Semaphore(PARTS)
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                requests = await self._inbox.next_scans()
+                for (watch, cause), tops in _grouped(requests).items():
+                    if b"" in tops:
+                        self._rounds[watch].ask(cause)
+                        continue
+                    await limit.acquire()
+                    part = self._scan_part(self._trees[watch], cause, _topmost(tops))
+                    tasks.create_task(part).add_done_callback(lambda _: limit.release())
+
+    async def _scan_part(self, tree: Tree, cause: str, tops: list[bytes]) -> None:
+        counts = await self._scanner.scan(tree, tops)
+        tree.detection.miss(cause, counts.unannounced)
 
     async def run_suspects(self) -> None:
         """Have the subtrees scanned that have rows though nothing is there, until cancelled."""
@@ -66,119 +79,84 @@ class Reconciler:
             for key in (key for key, below in zip(keys, found, strict=True) if below):
                 self._inbox.request_scan(key, "hint")
 
-    async def run_periodic(self, tree: Tree, seconds: float) -> None:
-        """Scan one tree again and again, until cancelled."""
+    async def run(self, tree: Tree) -> None:
+        """Scan a tree whenever that is asked for, and when its period is over, until cancelled."""
+        loop = asyncio.get_running_loop()
+        each = self._rounds[tree.name]
+        ended = loop.time()
         while True:
-            await asyncio.sleep(seconds)
-            await self.reconcile(tree)
+            # Polled or not is known anew every time: a watcher may fail, or come back.
+            due = ended + _period(tree)
+            try:
+                async with asyncio.timeout(min(due - loop.time(), tree.watch.poll)):
+                    await each.asked.wait()
+            except TimeoutError:
+                if loop.time() < due:
+                    continue
+            await asyncio.sleep(each.not_before - loop.time())
+            each.asked.clear()
+            cause, each.cause = each.cause, None
+            await self.reconcile(tree, cause or ("period" if _is_watched(tree) else "poll"))
+            ended = loop.time()
 
-    async def reconcile(self, tree: Tree) -> None:
+    async def reconcile(self, tree: Tree, cause: str) -> Counts:
         """Scan a whole tree and say what came of it, if anything did."""
         loop = asyncio.get_running_loop()
+        if cause == "burst":
+            await self._inbox.idle_for(HINTS_SECONDS)
         since = loop.time()
-        counts = await self.scan(tree, b"")
-        found = counts.new + counts.changed + counts.missing
-        self._journal.daemon(
-            "reconciled",
-            "info" if found else "debug",
-            watch=tree.name,
-            duration_ms=round((loop.time() - since) * 1000, 3),
-            **{name: getattr(counts, name) for name in Counts.__struct_fields__},
-        )
-
-    async def scan(self, tree: Tree, top: bytes) -> Counts:
-        """Compare the subtree at `top` with its rows, directory by directory."""
-        counts = Counts()
-        root = await self._disk.run(tree.identify_root)
-        if root is None or root != tree.root_id:
-            # Whoever watches the root says so; a root that is away removes no file.
-            return counts
-        waiting = [top]
-        while waiting:
-            waiting += await self._scan_directory(tree, waiting.pop(), counts)
-        await self._scan_vanished(tree, top, counts)
+        counts = await self._scanner.scan(tree, [b""])
+        took = loop.time() - since
+        self._rounds[tree.name].not_before = loop.time() + PAUSE * took
+        tree.detection.directories = counts.directories
+        tree.detection.miss(cause, counts.unannounced)
+        if cause == "burst" and counts.unannounced:
+            self._overflowed(tree, counts.unannounced)
+        self._say(tree, cause, counts, took)
         return counts
 
-    async def _scan_directory(self, tree: Tree, directory: bytes, counts: Counts) -> list[bytes]:
-        """Compare one directory; the directories in it that are to be entered."""
-        try:
-            entries = await self._disk.run(partial(list_directory, tree.absolute(directory)))
-        except OSError as error:
-            self._cannot_read(tree, directory, error, counts)
-            return []
-        if entries is None:
-            return []
-        counts.directories += 1
-        rows = {row.key.path: row for row in await self._rows(tree, directory)}
-        prefix = directory + b"/" if directory else b""
-        for number, entry in enumerate(entries):
-            await self._compare(tree, prefix + entry.name, entry, rows, counts)
-            if number % SLICE == 0:
-                # An unchanged entry waits for nothing: 200,000 of them held the loop for 1.9 s.
-                await asyncio.sleep(0)
-        await self._look_at_missing(rows.values(), counts)
-        folders = (prefix + entry.name for entry in entries if entry.kind == "directory")
-        return [folder for folder in folders if tree.matcher.enters(folder)]
+    def _overflowed(self, tree: Tree, files: int) -> None:
+        """The kernel's queue has overflowed, and perhaps new folders are not watched."""
+        tree.detection.overflows += 1
+        reason = f"{files} files were found after a burst that no hint had told of"
+        self._journal.daemon("overflow", "warning", watch=tree.name, reason=reason)
+        tree.rerooted.set()
 
-    async def _compare(
-        self, tree: Tree, path: bytes, entry: Entry, rows: dict[bytes, Row], counts: Counts
-    ) -> None:
-        key = Key(tree.name, path)
-        if entry.kind == "other":
-            self._journal.ignored(key, entry.kind)
-        elif entry.kind == "unknown":
-            # What the kernel would not show is not missing.
-            rows.pop(path, None)
-            counts.unreadable += 1
-        if entry.seen is None:
-            return
-        row = rows.pop(path, None)
-        counts.files += 1
-        if row is None:
-            if tree.matcher.wants(path):
-                counts.new += 1
-                await self._inbox.offer(Trigger(key, "look", "scan"))
-        elif row.seen is None or row.seen.content != entry.seen.content:
-            counts.changed += 1
-            await self._inbox.offer(Trigger(key, "look", "scan"))
-
-    async def _look_at_missing(self, rows: Iterable[Row], counts: Counts) -> None:
-        for row in rows:
-            if row.state != "processing" and row.plan == "process":
-                counts.missing += 1
-                await self._inbox.offer(Trigger(row.key, "look", "scan"))
-
-    async def _scan_vanished(self, tree: Tree, top: bytes, counts: Counts) -> None:
-        """Rows whose directory itself is off the disk: no listing comes past them."""
-        if top and await self._is_missing(tree, top):
-            await self._look_at_missing(await self._rows(tree, top), counts)
-        after, end = (top + b"/", top + b"0") if top else (b"", _END)
-        while (found := await self._next_directory(tree, after, end)) is not None:
-            if await self._is_missing(tree, found):
-                await self._look_at_missing(await self._rows(tree, found), counts)
-            after = found
-
-    async def _is_missing(self, tree: Tree, directory: bytes) -> bool:
-        return await self._disk.run(partial(is_missing, tree.absolute(directory)))
-
-    async def _rows(self, tree: Tree, directory: bytes) -> list[Row]:
-        return await self._ledger.insist(
-            "read", lambda: self._ledger.store.directory(tree.name, directory)
-        )
-
-    async def _next_directory(self, tree: Tree, after: bytes, end: bytes) -> bytes | None:
-        return await self._ledger.insist(
-            "read", lambda: self._ledger.store.next_directory(tree.name, after, end)
-        )
-
-    def _cannot_read(self, tree: Tree, directory: bytes, error: OSError, counts: Counts) -> None:
-        """What cannot be listed keeps its rows as they are, and is said."""
-        counts.unreadable += 1
+    def _say(self, tree: Tree, cause: str, counts: Counts, took: float) -> None:
+        missed = dict(tree.detection.missed)
+        tree.detection.missed.clear()
         self._journal.daemon(
-            "degraded",
-            "warning",
+            "reconciled",
+            "info" if counts.found or missed else "debug",
             watch=tree.name,
-            **path_fields("path", directory),
-            reason="a directory cannot be read",
-            error=f"{error.strerror}",
+            cause=cause,
+            duration_ms=round(took * 1000, 3),
+            **{name: getattr(counts, name) for name in _TOLD},
+            missed=missed,
         )
+
+
+def _is_watched(tree: Tree) -> bool:
+    return tree.detection.mode == "inotify"
+
+
+def _period(tree: Tree) -> float:
+    watch = tree.watch
+    return watch.reconcile if _is_watched(tree) else min(watch.poll, watch.reconcile)
+
+
+def _grouped(requests: Iterable[ScanRequest]) -> dict[tuple[str, str], list[bytes]]:
+    """Paths by watch and cause; the whole tree stands for all of its parts."""
+    grouped: defaultdict[tuple[str, str], list[bytes]] = defaultdict(list)
+    for (watch, path), cause in requests:
+        grouped[watch, cause].append(path)
+    return grouped
+
+
+def _topmost(paths: Iterable[bytes]) -> list[bytes]:
+    """Without those that lie below another: 300 trees of new folders are 300 scans, not 1,200."""
+    found: list[bytes] = []
+    for path in sorted(paths, key=lambda path: path + b"/"):
+        if not found or not path.startswith(found[-1] + b"/"):
+            found.append(path)
+    return found

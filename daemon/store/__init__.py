@@ -24,6 +24,16 @@ class WatchMark(NamedTuple):
     adopted: bool
 
 
+class Known(NamedTuple):
+    """What a scan has to know of a row: the content that it shows, and what it waits for."""
+
+    ino: int | None
+    size: int | None
+    mtime_ns: int | None
+    state: str
+    plan: str
+
+
 class Store(Protocol):
     """Rows of files, and the transitions that made them."""
 
@@ -45,12 +55,19 @@ class Store(Protocol):
         """The row of each path, in the order asked; None where there is none."""
         ...
 
-    async def directory(self, watch: str, directory: bytes) -> list[Row]:
-        """The rows directly in one directory that should be on the disk."""
+    async def known(self, watch: str, directories: Sequence[bytes]) -> list[dict[bytes, Known]]:
+        """The rows directly in each of some directories, by name, in the order asked.
+
+        Of the first so many directories that hold 20,000 rows together; of one at least.
+        """
         ...
 
-    async def next_directory(self, watch: str, after: bytes, end: bytes) -> bytes | None:
-        """The first directory with rows, in the order of bytes, between `after` and `end`."""
+    async def directories(self, watch: str, first: bytes, end: bytes, limit: int) -> list[bytes]:
+        """The first directories with rows, in the order of bytes, from `first` up to `end`."""
+        ...
+
+    async def by_inode(self, inodes: Sequence[int]) -> list[Row]:
+        """The rows that show one of these inodes, of every watch."""
         ...
 
     async def ready(self, watch: str, step: str, limit: int) -> list[Row]:

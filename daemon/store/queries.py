@@ -12,17 +12,23 @@ _NAMED = re.compile(
 
 FILE_COLUMNS = (
     "id, watch, directory, name, state, version, step, plan, attempt, failures, interruptions, "
-    "size, mtime_ns, ctime_ns, ino, dev, done, at, due_at, error"
+    "size, mtime_ns, ctime_ns, ino, dev, done, at, due_at, error, digest"
 )
+
+# A file that moved later had another path when this happened: the next move knows it.
+_RECORD = """t.seq, t.file_id, f.watch, f.directory, f.name, (
+        SELECT m.old_path FROM transitions AS m WHERE m.file_id = t.file_id
+        AND m.version > t.version AND m.old_path IS NOT NULL ORDER BY m.version LIMIT 1
+    ), t.trigger, t.from_state, t.to_state, t.version, t.attempt_id, t.node, t.at, t.guard,
+    t.cause, t.evidence, t.step, t.attempt, t.duration_ms, t.size, t.due_at, t.old_path, t.error"""
 
 
 @cache
 def load_queries(resource: str) -> dict[str, str]:
     """Name to statement, for each `-- name:` block of a file in `store/sql`."""
     text = (_SQL / resource).read_text(encoding="utf-8")
-    return {
-        name: sql.strip().replace("{columns}", FILE_COLUMNS) for name, sql in _NAMED.findall(text)
-    }
+    text = text.replace("{columns}", FILE_COLUMNS).replace("{record}", _RECORD)
+    return {name: sql.strip() for name, sql in _NAMED.findall(text)}
 
 
 def load_migrations() -> list[str]:

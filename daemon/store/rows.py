@@ -29,6 +29,7 @@ def row_values(row: Row) -> Values:
         row.at,
         row.due_at,
         row.error,
+        row.digest,
     )
 
 
@@ -37,7 +38,7 @@ def row_of(values: Values) -> Row:
     id_, watch, directory, name, state, version, step, plan, attempt, failures, cut = values[:11]
     seen = None if values[11] is None else Fingerprint(*values[11:16])
     key = Key(watch, path_of(directory, name))
-    return Row(id_, key, state, version, step, plan, attempt, failures, cut, seen, *values[16:20])
+    return Row(id_, key, state, version, step, plan, attempt, failures, cut, seen, *values[16:21])
 
 
 def path_of(directory: bytes, name: bytes) -> bytes:
@@ -101,5 +102,5 @@ def record_values(record: Record) -> Values:
 
 def record_of(values: Values) -> Record:
     """A row of `select_owed`."""
-    seq, file_id, watch, directory, name, *rest = values
-    return Record(seq, file_id, watch, path_of(directory, name), *rest)
+    seq, file_id, watch, directory, name, path_then, *rest = values
+    return Record(seq, file_id, watch, path_then or path_of(directory, name), *rest)

@@ -17,7 +17,7 @@ import aiosqlite
 
 from daemon.core.model import Key, Record, Row, Transition
 from daemon.errors import StoreLost, StoreTooNew, StoreUnavailable
-from daemon.store import LastIds, WatchMark
+from daemon.store import Known, LastIds, WatchMark
 from daemon.store.queries import load_migrations, load_queries
 from daemon.store.rows import Values, record_of, row_of
 from daemon.store.writing import apply
@@ -28,6 +28,8 @@ MIGRATIONS = load_migrations()
 BUSY_MS = 250
 # Statements are prepared for these numbers of paths only, so that the statement cache hits.
 _KEY_CHUNKS = (1, 8, 64, 512)
+# Rows in memory that a scan compares at once.
+_ENOUGH = 20_000
 _NO_KEY: Values = (None, None, None)
 Answer = TypeVar("Answer")
 
@@ -105,14 +107,20 @@ class SqliteStore:
             found.update((row.key, row) for row in map(row_of, await self._fetch(sql, values)))
         return [found.get(key) for key in keys]
 
-    async def directory(self, watch: str, directory: bytes) -> list[Row]:
+    async def known(self, watch: str, directories: Sequence[bytes]) -> list[dict[bytes, Known]]:
         """See `Store`."""
-        return [row_of(values) for values in await self._read("select_directory", watch, directory)]
+        with _unavailable(self._path):
+            return await self._reader.call(partial(_known, watch, directories))
 
-    async def next_directory(self, watch: str, after: bytes, end: bytes) -> bytes | None:
+    async def directories(self, watch: str, first: bytes, end: bytes, limit: int) -> list[bytes]:
         """See `Store`."""
-        found = await self._read("select_next_directory", watch, after, end)
-        return found[0][0] if found else None
+        found = await self._read("select_directories", watch, first, end, watch, end, limit)
+        return [directory for (directory,) in found]
+
+    async def by_inode(self, inodes: Sequence[int]) -> list[Row]:
+        """See `Store`."""
+        found = await self._read("select_files_by_inode", json.dumps(list(inodes)))
+        return [row_of(values) for values in found]
 
     async def ready(self, watch: str, step: str, limit: int) -> list[Row]:
         """See `Store`."""
@@ -198,6 +206,20 @@ class SqliteStore:
     async def _fetch(self, sql: str, values: Sequence[object]) -> list[Values]:
         with _unavailable(self._path):
             return await self._reader.call(lambda db: db.execute(sql, tuple(values)).fetchall())
+
+
+def _known(
+    watch: str, directories: Sequence[bytes], db: sqlite3.Connection
+) -> list[dict[bytes, Known]]:
+    found: list[dict[bytes, Known]] = []
+    rows = 0
+    for directory in directories:
+        read = db.execute(SQL["select_known"], (watch, directory)).fetchall()
+        found.append({row[0]: Known._make(row[1:]) for row in read})
+        rows += len(read)
+        if rows > _ENOUGH:
+            break
+    return found
 
 
 def _has_below(db: sqlite3.Connection, key: Key) -> bool:

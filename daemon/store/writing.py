@@ -26,6 +26,8 @@ def apply(
             db.execute("ROLLBACK")
             db.execute("BEGIN IMMEDIATE")
             written = [_apply_one(db, *pair) for pair in batch]
+            won = [t for (t, _), ok in zip(batch, written, strict=True) if ok]
+            _rename(db, [t for t in won if t.before.key != t.after.key])
         _count(db, [pair[0] for pair, ok in zip(batch, written, strict=True) if ok])
         db.execute(SQL["advance_journal"], (journaled, journaled))
         return [ok or _is_there(db, t) for (t, _), ok in zip(batch, written, strict=True)]
@@ -47,30 +49,35 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 def _apply_all(db: sqlite3.Connection, batch: Sequence[tuple[Transition, Record]]) -> bool:
     """Write it all; False if a row had moved on, and then the caller rolls back."""
     new = [row_values(t.after) for t, _ in batch if t.before.version == 0]
-    known = [update_values(t) for t, _ in batch if t.before.version]
-    moved = [_path_values(t.after) for t, _ in batch if t.before.key != t.after.key]
+    known = [t for t, _ in batch if t.before.version]
+    same = [state_values(t) for t in known if t.before.seen is t.after.seen]
+    other = [update_values(t) for t in known if t.before.seen is not t.after.seen]
     if new and _changed(db, "insert_file_if_new", new) != len(new):
         return False
-    if known and _changed(db, "update_file_if_version", known) != len(known):
+    if same and _changed(db, "update_state_if_version", same) != len(same):
         return False
-    if moved:
-        _changed(db, "rename_file_if_version", moved)
+    if other and _changed(db, "update_file_if_version", other) != len(other):
+        return False
+    _rename(db, [t for t in known if t.before.key != t.after.key])
     _changed(db, "insert_transition", (record_values(record) for _, record in batch))
     return True
 
 
 def _apply_one(db: sqlite3.Connection, transition: Transition, record: Record) -> bool:
-    after = transition.after
     if transition.before.version:
         changed = _changed(db, "update_file_if_version", [update_values(transition)])
     else:
-        changed = _changed(db, "insert_file_if_new", [row_values(after)])
-    if not changed:
-        return False
-    if transition.before.key != after.key:
-        _changed(db, "rename_file_if_version", [_path_values(after)])
-    _changed(db, "insert_transition", [record_values(record)])
-    return True
+        changed = _changed(db, "insert_file_if_new", [row_values(transition.after)])
+    if changed:
+        _changed(db, "insert_transition", [record_values(record)])
+    return bool(changed)
+
+
+def _rename(db: sqlite3.Connection, moved: Sequence[Transition]) -> None:
+    """Give the moved rows their new paths, all of which are free or of rows among them."""
+    if moved:
+        _changed(db, "vacate_path_if_version", [(t.after.id, t.after.version) for t in moved])
+        _changed(db, "rename_file_if_version", [_path_values(t.after) for t in moved])
 
 
 def _is_there(db: sqlite3.Connection, transition: Transition) -> bool:
@@ -94,6 +101,26 @@ def _count(db: sqlite3.Connection, written: Sequence[Transition]) -> None:
 def update_values(transition: Transition) -> Values:
     """In the order of `update_file_if_version`."""
     return (*row_values(transition.after)[4:], transition.before.id, transition.before.version)
+
+
+def state_values(transition: Transition) -> Values:
+    """In the order of `update_state_if_version`."""
+    row, before = transition.after, transition.before
+    return (
+        row.state,
+        row.version,
+        row.step,
+        row.plan,
+        row.attempt,
+        row.failures,
+        row.interruptions,
+        row.done,
+        row.at,
+        row.due_at,
+        row.error,
+        before.id,
+        before.version,
+    )
 
 
 def _path_values(row: Row) -> Values:

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from daemon.core.model import Fingerprint, Key, Record, Row, Transition
 from daemon.errors import StoreLost, StoreTooNew, StoreUnavailable
-from daemon.store import LastIds, Store, WatchMark
+from daemon.store import Known, LastIds, Store, WatchMark
 from daemon.store.opening import open_store
 from daemon.store.rows import record_of_transition
 from daemon.store.sqlite import BUSY_MS, MIGRATIONS, SqliteStore
@@ -199,7 +199,9 @@ async def test_paths_of_any_bytes(opened: Open) -> None:
         assert await store.rows([key(path) for path in HOSTILE]) == [t.after for t in transitions]
         assert [record.path for record in await store.owed(0, 99)] == HOSTILE
         folder = key(HOSTILE[6]).directory
-        assert [row.key.path for row in await store.directory("incoming", folder)] == [HOSTILE[6]]
+        assert [list(rows) for rows in await store.known("incoming", [folder])] == [
+            [key(HOSTILE[6]).name]
+        ]
 
 
 async def test_move(store: Store) -> None:
@@ -211,8 +213,34 @@ async def test_move(store: Store) -> None:
     assert await writer.apply(move, born("b", 2)) == [True, True]
     assert await row_at(store, key("old/a")) is None
     assert await row_at(store, key(b"new/\xff")) == move.after
-    assert await store.directory("incoming", b"old") == []
+    assert await store.known("incoming", [b"old"]) == [{}]
     assert (await store.owed(1, 1))[0].old_path == b"old/a"
+
+
+async def test_records_before_a_move_have_the_path_of_then(store: Store) -> None:
+    """A line that is owed from before a move, or two, names the path that the file had."""
+    writer = Writer(store)
+    first = born("a", 1)
+    to_b = step_on(first.after, "move", "settling", key=key("b"))
+    held = step_on(to_b.after, "hold", "held")
+    to_c = step_on(held.after, "move", "held", key=key("c"))
+    await writer.apply(first)
+    await writer.apply(to_b)
+    await writer.apply(held)
+    await writer.apply(to_c)
+    paths = [(record.path, record.old_path) for record in await store.owed(0, 9)]
+    assert paths == [(b"a", None), (b"b", b"a"), (b"b", None), (b"c", b"b")]
+
+
+async def test_two_exchange_their_paths(store: Store) -> None:
+    """Two rows take each other's path in one batch."""
+    writer = Writer(store)
+    first, second = born("a", 1), born("b", 2)
+    await writer.apply(first, second)
+    there = step_on(first.after, "move", "settling", key=key("b"))
+    back = step_on(second.after, "move", "settling", key=key("a"))
+    assert await writer.apply(there, back) == [True, True]
+    assert await store.rows([key("a"), key("b")]) == [back.after, there.after]
 
 
 async def test_move_beside_a_loser(store: Store) -> None:
@@ -241,34 +269,51 @@ async def test_rows_in_the_order_asked(store: Store) -> None:
     assert await store.rows([]) == []
 
 
-async def test_directory(store: Store) -> None:
-    """A directory lists what should be on the disk: not what is gone, not what lies deeper."""
+async def test_known(store: Store) -> None:
+    """What is known of some directories: the rows directly in each, the gone ones as well."""
     writer = Writer(store)
-    births = [born(name, n) for n, name in enumerate(["d/a", "d/gone", "d/e/b", "da", "d/new"], 1)]
+    seen = Fingerprint(5, 6, 7, 8, 9)
+    births = [
+        born(name, n, seen=seen) for n, name in enumerate(["d/a", "d/gone", "d/e/b", "da"], 1)
+    ]
     await writer.apply(*births)
-    await writer.apply(
-        step_on(births[1].after, "vanish", "gone"), step_on(births[4].after, "reset", "untracked")
-    )
-    assert await store.directory("incoming", b"d") == [births[0].after]
-    assert await store.directory("incoming", b"") == [births[3].after]
-    assert await store.directory("other", b"d") == []
+    await writer.apply(step_on(births[1].after, "vanish", "gone", seen=None))
+    there = Known(8, 5, 6, "settling", "process")
+    gone = Known(None, None, None, "gone", "process")
+    assert await store.known("incoming", [b"d", b"", b"none"]) == [
+        {b"a": there, b"gone": gone},
+        {b"da": there},
+        {},
+    ]
+    assert await store.known("other", [b"d"]) == [{}]
 
 
-async def test_next_directory(store: Store) -> None:
-    """The directories with rows are walked in the order of bytes, each once, up to the end."""
+async def test_by_inode(store: Store) -> None:
+    """The rows of an inode are found, as they are now."""
+    writer = Writer(store)
+    seen = Fingerprint(5, 6, 7, 8, 9)
+    births = [born(n, i, seen=seen._replace(ino=i)) for i, n in enumerate("abc", 1)]
+    await writer.apply(*births)
+    later = step_on(births[1].after, "change", "settling", seen=seen._replace(ino=-3))
+    await writer.apply(later)
+    held = step_on(births[2].after, "hold", "held")
+    await writer.apply(held)
+    assert await store.by_inode([1, 2, 99]) == [births[0].after]
+    assert await store.by_inode([-3]) == [later.after]
+    assert await store.by_inode([3]) == [held.after]
+    assert await store.by_inode([]) == []
+
+
+async def test_directories(store: Store) -> None:
+    """The directories with rows are listed in the order of bytes, each once, up to the end."""
     folders = [b"a", b"a/b", b"a-", b"a0", b"b\xff", b"b", b"\xc3\xa4", b"\xff" * 255]
     names = [folder + name for folder in folders for name in (b"/1", b"/2")]
     await Writer(store).apply(*[born(name, n) for n, name in enumerate([*names, b"root"], 1)])
-
-    async def walk(after: bytes, end: bytes) -> list[bytes]:
-        found = []
-        while (folder := await store.next_directory("incoming", after, end)) is not None:
-            found.append(after := folder)
-        return found
-
-    assert await walk(b"", b"\xff" * 256) == sorted(folders)
-    assert await walk(b"a/", b"a0") == [b"a/b"]
-    assert await store.next_directory("other", b"", b"\xff") is None
+    last = b"\xff" * 256
+    assert await store.directories("incoming", b"", last, 99) == [b"", *sorted(folders)]
+    assert await store.directories("incoming", b"", last, 3) == [b"", b"a", b"a-"]
+    assert await store.directories("incoming", b"a/", b"a0", 99) == [b"a/b"]
+    assert await store.directories("other", b"", last, 99) == []
 
 
 async def test_ready_in_order_of_arrival(store: Store) -> None:
@@ -388,7 +433,8 @@ async def test_cancelled_caller(store: Store) -> None:
         caller.cancel()
         await asyncio.wait([caller])
         assert await writer.apply(born(f"after-{turn}", 5_000 + turn)) == [True]
-        assert len(await store.directory("incoming", b"%d" % turn)) in {0, 50}
+        (known,) = await store.known("incoming", [b"%d" % turn])
+        assert len(known) in {0, 50}
 
 
 async def test_closed_on_exit(opened: Open) -> None:

@@ -6,10 +6,10 @@ Whatever a test does to it, at the end every line must be as documented, and the
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import pytest
 from msgspec.structs import replace
@@ -19,6 +19,7 @@ from daemon.cli.invariants import broken_invariants
 from daemon.config import Settle, Step, Watch
 from daemon.core.model import Event, Key, Row, State, Transition
 from daemon.engine.journal import Journal
+from daemon.engine.ledger import Ledger
 from daemon.engine.output import Output
 from daemon.handlers import Handler, Job, Outcome
 from daemon.schema import faults_of_line
@@ -26,6 +27,7 @@ from daemon.store import Store
 from daemon.store.opening import open_store
 
 DEADLINE = 20
+Answer = TypeVar("Answer")
 
 
 def key(name: str | bytes, watch: str = "incoming") -> Key:
@@ -41,6 +43,26 @@ def step_on(
 
 def born(name: str | bytes, file_id: int = 0, **changes: Any) -> Transition:
     return step_on(Row(file_id, key(name)), "discover", "settling", **changes)
+
+
+def commit(ledger: Ledger, transition: Transition) -> asyncio.Future[Row | None]:
+    """Hand one transition over, at once; resolves to its row."""
+    return only(ledger.commit([transition]))
+
+
+async def row_of(ledger: Ledger, path: Key) -> Row | None:
+    (row,) = await ledger.rows([path])
+    return row
+
+
+def only(answers: asyncio.Future[Sequence[Answer]]) -> asyncio.Future[Answer]:
+    """The answer to a question that was asked alone."""
+
+    async def first() -> Answer:
+        (answer,) = await answers
+        return answer
+
+    return asyncio.ensure_future(first())
 
 
 def valid_lines(log: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
 from daemon.sources.alarms import Alarms
 from daemon.store import Store
-from tests.engine.conftest import DEADLINE, background, born, key, step_on
+from tests.engine.conftest import DEADLINE, background, born, commit, key, step_on
 
 SEEN = Fingerprint(1, 2, 3, 4, 5)
 SECOND = 1_000_000
@@ -39,7 +39,8 @@ def row(number: int) -> Row:
 
 
 async def rung(inbox: Inbox) -> Trigger:
-    return await asyncio.wait_for(inbox.get(), DEADLINE)
+    (trigger,) = await asyncio.wait_for(inbox.take(), DEADLINE)
+    return trigger
 
 
 async def test_rings_at_its_time(make: Make, inbox: Inbox) -> None:
@@ -94,7 +95,7 @@ async def test_loaded_from_the_database(make: Make, inbox: Inbox, ledger: Ledger
     """The timers of a former run ring, those that ended meanwhile at once."""
     now = now_us()
     for number, wait in enumerate((-9 * SECOND, 50_000, 3600 * SECOND), 1):
-        await ledger.commit(born(f"{number}", due_at=now + wait, at=now - 10 * SECOND, seen=SEEN))
+        await commit(ledger, born(f"{number}", due_at=now + wait, at=now - 10 * SECOND, seen=SEEN))
     alarms = make()
     async with background(alarms.run()):
         first, second = await rung(inbox), await rung(inbox)
@@ -106,7 +107,7 @@ async def test_loaded_from_the_database(make: Make, inbox: Inbox, ledger: Ledger
 async def test_clock_that_was_put_back(make: Make, inbox: Inbox, ledger: Ledger) -> None:
     """A timer of 50 ms, set by a clock an hour ahead, takes 50 ms from now and not an hour."""
     ahead = now_us() + 3600 * SECOND
-    await ledger.commit(born("a", due_at=ahead + 50_000, at=ahead))
+    await commit(ledger, born("a", due_at=ahead + 50_000, at=ahead))
     async with background(make().run()):
         assert (await rung(inbox)).key == key("a")
 
@@ -120,7 +121,7 @@ async def test_clock_put_back_while_running(
     alarms = make(lambda: now_us() + shift)
     async with background(alarms.run()):
         alarms.set(row(9), now_us() + 80_000, None)
-        await ledger.commit(born("a", due_at=now_us() + SECOND, at=now_us()))
+        await commit(ledger, born("a", due_at=now_us() + SECOND, at=now_us()))
         shift = -3600 * SECOND
         assert (await rung(inbox)).key == key("9")
         assert (await rung(inbox)).key == key("a")
@@ -135,7 +136,7 @@ async def test_limit(
     alarms, now = make(), now_us()
     rows = {}
     for number in range(30):
-        made = await ledger.commit(born(f"{number}", due_at=now + number, at=now))
+        made = await commit(ledger, born(f"{number}", due_at=now + number, at=now))
         assert made is not None
         rows[made.key] = made
         alarms.set(made, now + number, None)
@@ -145,7 +146,7 @@ async def test_limit(
             found = rows.pop((await rung(inbox)).key, None)
             # One that rings between its load and its commit rings again: a look costs nothing.
             if found is not None:
-                await ledger.commit(step_on(found, "settle", "done", due_at=None))
+                await commit(ledger, step_on(found, "settle", "done", due_at=None))
 
 
 async def test_set_anew_at_the_limit(

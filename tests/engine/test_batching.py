@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from daemon.engine.batching import Batcher
+from tests.engine.conftest import only
 
 
 class Oracle:
@@ -29,9 +30,9 @@ async def test_what_queues_is_the_next_batch() -> None:
     """What is asked during one answer is answered by the next, each asker with its own answer."""
     oracle = Oracle()
     batcher = Batcher(oracle.answer)
-    first = [batcher.ask(number) for number in range(3)]
+    first = [only(batcher.ask([number])) for number in range(3)]
     await asyncio.sleep(0)
-    second = [batcher.ask(number) for number in range(3, 8)]
+    second = [only(batcher.ask([number])) for number in range(3, 8)]
     oracle.may.set()
     assert await asyncio.gather(*first, *second) == [number**2 for number in range(8)]
     assert oracle.batches == [[0, 1, 2], [3, 4, 5, 6, 7]]
@@ -42,7 +43,7 @@ async def test_limit() -> None:
     oracle = Oracle()
     oracle.may.set()
     batcher = Batcher(oracle.answer, limit=4)
-    await asyncio.gather(*[batcher.ask(number) for number in range(10)])
+    await asyncio.gather(*[only(batcher.ask([number])) for number in range(10)])
     assert oracle.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
@@ -51,9 +52,9 @@ async def test_error_reaches_its_batch_only() -> None:
     oracle = Oracle()
     batcher = Batcher(oracle.answer)
     oracle.error = ZeroDivisionError("boom")
-    first = [batcher.ask(number) for number in range(2)]
+    first = [only(batcher.ask([number])) for number in range(2)]
     await asyncio.sleep(0)
-    second = batcher.ask(3)
+    second = only(batcher.ask([3]))
     oracle.may.set()
     for future in first:
         with pytest.raises(ZeroDivisionError, match="boom"):
@@ -67,7 +68,7 @@ async def test_cancelled_asker_disturbs_nobody(*, fails: bool) -> None:
     oracle = Oracle()
     oracle.error = ZeroDivisionError() if fails else None
     batcher = Batcher(oracle.answer)
-    first, second = batcher.ask(1), batcher.ask(2)
+    first, second = only(batcher.ask([1])), only(batcher.ask([2]))
     await asyncio.sleep(0)
     first.cancel()
     oracle.may.set()
@@ -76,17 +77,17 @@ async def test_cancelled_asker_disturbs_nobody(*, fails: bool) -> None:
             await second
     else:
         assert await second == 4
-    assert await batcher.ask(5) == 25
+    assert await only(batcher.ask([5])) == 25
 
 
 async def test_close_waits_for_all() -> None:
     """`close` returns when all that was asked, also meanwhile, is answered."""
     oracle = Oracle()
     batcher = Batcher(oracle.answer, limit=1)
-    futures = [batcher.ask(1), batcher.ask(2)]
+    futures = [only(batcher.ask([1])), only(batcher.ask([2]))]
     closing = asyncio.create_task(batcher.close())
     await asyncio.sleep(0)
-    futures.append(batcher.ask(3))
+    futures.append(only(batcher.ask([3])))
     oracle.may.set()
     await closing
     assert all(future.done() for future in futures)

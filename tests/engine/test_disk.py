@@ -3,7 +3,6 @@
 import errno
 import mmap
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -13,11 +12,9 @@ from pathlib import Path
 import pytest
 
 from daemon.engine.disk import (
-    Entry,
     Question,
     fingerprint,
     is_closed,
-    list_directory,
     look_at,
     look_at_all,
 )
@@ -182,8 +179,6 @@ def test_far_future(tmp_path: Path) -> None:
     assert all(abs(value) < 2**63 for value in values if isinstance(value, int))
     os.utime(path, ns=(0, 13_569_465_601 * 10**9))
     assert fingerprint(path.lstat()).content != seen.content
-    (entry,) = list_directory(bytes(tmp_path)) or []
-    assert entry.seen == fingerprint(path.lstat())
 
 
 def test_deep_folder(tmp_path: Path) -> None:
@@ -206,17 +201,13 @@ def test_symlink_on_the_way(tmp_path: Path) -> None:
 
 UNSEARCHABLE = """
 import os, sys
-from daemon.engine.disk import Question, list_directory, look_at
+from daemon.engine.disk import Question, look_at
 from daemon.engine.trees import RootId
 root, folder = os.fsencode(sys.argv[1]), os.fsencode(sys.argv[2])
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 st = os.stat(root)
 look = look_at(Question(folder + b"/file", RootId(root, st.st_dev, st.st_ino)))
 print(look.kind, look.error)
-try:
-    list_directory(folder)
-except PermissionError as error:
-    print(error.strerror)
 """
 
 
@@ -236,38 +227,4 @@ def test_folder_that_may_not_be_searched() -> None:
         (folder / "file").unlink()
         folder.rmdir()
         root.rmdir()
-    assert ran.stdout == "error Permission denied (lstat)\nPermission denied\n"
-
-
-def test_list_directory(tmp_path: Path) -> None:
-    """Every name is listed with its kind, whatever its bytes; no directory gives None."""
-    for name in (b"a", b"\xff\n"):
-        Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(b"x")
-    (tmp_path / "d").mkdir()
-    (tmp_path / "l").symlink_to("d")
-    entries = list_directory(bytes(tmp_path))
-    assert entries is not None
-    assert {(entry.name, entry.kind) for entry in entries} == {
-        (b"a", "file"),
-        (b"\xff\n", "file"),
-        (b"d", "directory"),
-        (b"l", "other"),
-    }
-    seen = fingerprint((tmp_path / "a").lstat())
-    assert Entry(b"a", "file", seen) in entries
-    assert list_directory(bytes(tmp_path / "none")) is None
-    assert list_directory(bytes(tmp_path / "a")) is None
-
-
-def test_out_of_descriptors(tmp_path: Path) -> None:
-    """A shortage of descriptors is an error of the listing: nothing may be concluded from it."""
-    (tmp_path / "file").write_bytes(b"x")
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.open("/", os.O_RDONLY)
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
-    try:
-        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
-            list_directory(bytes(tmp_path))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert ran.stdout == "error Permission denied (lstat)\n"

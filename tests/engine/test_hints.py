@@ -38,7 +38,7 @@ async def line(rig: Rig, event: str) -> dict[str, Any]:
 
 async def scan_of(rig: Rig, wanted: bytes) -> None:
     async with asyncio.timeout(DEADLINE):
-        while (await rig.service.inbox.next_scan()).key.path != wanted:
+        while wanted not in [each.key.path for each in await rig.service.inbox.next_scans()]:
             pass
 
 

@@ -16,7 +16,7 @@ def look(name: str, cause: str = "hint", seen: Fingerprint | None = None) -> Tri
 
 
 async def everything(inbox: Inbox) -> list[Trigger]:
-    return [await inbox.get() for _ in range(len(inbox))]
+    return await inbox.take(len(inbox))
 
 
 async def test_looks_are_merged() -> None:
@@ -25,7 +25,7 @@ async def test_looks_are_merged() -> None:
     for _ in range(100):
         inbox.put(look("a"))
     assert len(inbox) == 1
-    await inbox.get()
+    await inbox.take()
     inbox.put(look("a"))
     assert len(inbox) == 1
 
@@ -58,15 +58,16 @@ async def test_facts_go_first_and_are_kept() -> None:
     assert await everything(inbox) == [*facts, look("b")]
 
 
-async def test_get_waits() -> None:
-    """`get` waits for what comes, and each trigger reaches one taker."""
+async def test_take_waits() -> None:
+    """`take` waits for what comes, and each trigger reaches one taker."""
     inbox = Inbox()
-    takers = [asyncio.create_task(inbox.get()) for _ in range(3)]
+    takers = [asyncio.create_task(inbox.take()) for _ in range(3)]
     await asyncio.sleep(0)
     for name in ("a", "b", "c"):
         inbox.put(look(name))
     taken = await asyncio.wait_for(asyncio.gather(*takers), DEADLINE)
-    assert {trigger.key for trigger in taken} == {key("a"), key("b"), key("c")}
+    assert [len(some) for some in taken] == [1, 1, 1]
+    assert {trigger.key for (trigger,) in taken} == {key("a"), key("b"), key("c")}
 
 
 async def test_offer_waits_for_room() -> None:
@@ -79,10 +80,10 @@ async def test_offer_waits_for_room() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
     assert (waiting.done(), len(inbox)) == (False, 3)
-    await inbox.get()
+    await inbox.take()
     await asyncio.sleep(0)
     assert not waiting.done()
-    await inbox.get()
+    await inbox.take()
     await asyncio.wait_for(waiting, DEADLINE)
 
 
@@ -106,7 +107,31 @@ async def test_scans_are_merged_while_they_wait() -> None:
     inbox = Inbox()
     for name in ("d", "d", "e", "d"):
         inbox.request_scan(key(name), "burst")
-    assert [(await inbox.next_scan()).key for _ in "de"] == [key("d"), key("e")]
+    assert await inbox.next_scans() == [(key("d"), "burst"), (key("e"), "burst")]
     inbox.request_scan(key("d"), "overflow")
-    assert await inbox.next_scan() == (key("d"), "overflow")
+    assert await inbox.next_scans() == [(key("d"), "overflow")]
     assert not inbox._scans
+
+
+async def test_waited_counts_for_more() -> None:
+    """A look that has waited takes the place of one that has not, and is not replaced by one."""
+    inbox = Inbox()
+    waited = Trigger(key("a"), "look", "hint", waited=True)
+    inbox.put(look("a"))
+    inbox.put(waited)
+    inbox.put(look("a"))
+    assert await inbox.take(9) == [waited]
+
+
+async def test_what_is_held_back_is_unfinished() -> None:
+    """A trigger that somebody keeps back keeps the inbox from being idle."""
+    inbox = Inbox()
+    inbox.hold()
+    idle = asyncio.create_task(inbox.idle())
+    await asyncio.sleep(0)
+    assert not idle.done()
+    inbox.put(look("a"))
+    inbox.finished()
+    await inbox.take()
+    inbox.finished()
+    await asyncio.wait_for(idle, DEADLINE)

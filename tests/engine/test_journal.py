@@ -90,6 +90,16 @@ async def test_many_owed_lines(store: Store, committer: Committer, log: Path) ->
     assert ids(log) == list(range(1, 2_701))
 
 
+async def test_told_of_after_it_was_read(store: Store, committer: Committer, log: Path) -> None:
+    """What was read back before its writer told of it has one line."""
+    await committer.write(3)
+    records = await store.owed(0, 9)
+    async with journal_on(Output.to(str(log)), store) as journal:
+        await caught_up(journal)
+        journal.committed(records)
+    assert ids(log) == [1, 2, 3]
+
+
 async def test_every_commit_has_its_line(store: Store, committer: Committer, log: Path) -> None:
     """Each committed transition has one line, in order, and `close` writes all of them."""
     async with journal_on(Output.to(str(log)), store) as journal:

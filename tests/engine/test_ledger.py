@@ -17,7 +17,7 @@ from daemon.engine.journal import Journal
 from daemon.engine.ledger import RECENT, Ledger
 from daemon.errors import StoreUnavailable
 from daemon.store import Store
-from tests.engine.conftest import DEADLINE, born, key, step_on, valid_lines
+from tests.engine.conftest import DEADLINE, born, commit, key, row_of, step_on, valid_lines
 
 
 class Watched:
@@ -79,9 +79,9 @@ async def events(journal: Journal, log: Path) -> list[str]:
 async def test_group_commit(ledger: Ledger, watched: Watched) -> None:
     """What queues during one commit is the next: 1,001 transitions in two transactions."""
     watched.gate.clear()
-    futures = [ledger.commit(born("first"))]
+    futures = [commit(ledger, born("first"))]
     await watched.came.wait()
-    futures += [ledger.commit(born(f"{number}")) for number in range(1_000)]
+    futures += [commit(ledger, born(f"{number}")) for number in range(1_000)]
     watched.gate.set()
     rows = await asyncio.gather(*futures)
     assert watched.sizes == [1, 1_000]
@@ -92,7 +92,7 @@ async def test_resolves_after_commit_only(ledger: Ledger, tmp_path: Path) -> Non
     """In the moment a future resolves, its row is visible on another connection."""
     seen = []
     with closing(sqlite3.connect(tmp_path / "treewarden.db")) as db:
-        future = ledger.commit(born("a"))
+        future = commit(ledger, born("a"))
         future.add_done_callback(
             lambda _: seen.append(db.execute("SELECT count(*) FROM files").fetchone())
         )
@@ -105,7 +105,7 @@ async def test_resolves_after_commit_only(ledger: Ledger, tmp_path: Path) -> Non
 async def test_not_before_commit(ledger: Ledger, watched: Watched) -> None:
     """While the transaction is under way, nobody is told."""
     watched.gate.clear()
-    future = ledger.commit(born("a"))
+    future = commit(ledger, born("a"))
     await watched.came.wait()
     for _ in range(100):
         await asyncio.sleep(0)
@@ -116,9 +116,9 @@ async def test_not_before_commit(ledger: Ledger, watched: Watched) -> None:
 
 async def test_lost_race(ledger: Ledger) -> None:
     """Of two transitions from one version the first is committed, the other told None."""
-    row = await ledger.commit(born("a"))
+    row = await commit(ledger, born("a"))
     assert row is not None
-    futures = [ledger.commit(step_on(row, "hold", "held", attempt)) for attempt in ("x", "y")]
+    futures = [commit(ledger, step_on(row, "hold", "held", attempt)) for attempt in ("x", "y")]
     first, second = await asyncio.gather(*futures)
     assert (first and first.state, second) == ("held", None)
 
@@ -132,7 +132,7 @@ async def test_away_and_back(
     Also where the batch was written although an error was reported.
     """
     getattr(watched, when).extend([away(), away(), away()])
-    rows = await asyncio.gather(*[ledger.commit(born(f"{number}")) for number in range(5)])
+    rows = await asyncio.gather(*[commit(ledger, born(f"{number}")) for number in range(5)])
     assert [row.id for row in rows if row] == [1, 2, 3, 4, 5]
     assert await events(journal, tmp_path / "log") == [
         "daemon.store_unavailable",
@@ -145,7 +145,7 @@ async def test_available(ledger: Ledger, watched: Watched) -> None:
     """While the last try failed the ledger says that it is not available."""
     assert ledger.available.is_set()
     watched.before.extend([away(), away()])
-    future = ledger.commit(born("a"))
+    future = commit(ledger, born("a"))
     while len(watched.before) == 2:
         await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -160,14 +160,14 @@ async def test_reader_that_answers_does_not_bring_the_writer_back(
     """What failed has to succeed: reads that pass a lock say nothing about writes."""
     watched.before.append(away())
     watched.gate.clear()
-    future = ledger.commit(born("a"))
+    future = commit(ledger, born("a"))
     await watched.came.wait()
     watched.came.clear()
     watched.gate.set()
     await asyncio.sleep(0)
     watched.gate.clear()
     await asyncio.wait_for(watched.came.wait(), DEADLINE)
-    assert await ledger.row(key("other")) is None
+    assert await row_of(ledger, key("other")) is None
     assert not ledger.available.is_set()
     watched.gate.set()
     await future
@@ -177,7 +177,7 @@ async def test_reader_that_answers_does_not_bring_the_writer_back(
 async def test_read_is_retried(ledger: Ledger, watched: Watched) -> None:
     """A read waits for the database as a write does."""
     watched.reading.extend([away(), away()])
-    assert await ledger.row(key("a")) is None
+    assert await row_of(ledger, key("a")) is None
     assert len(watched.asked) == 3
 
 
@@ -185,15 +185,15 @@ async def test_other_errors_reach_their_batch(ledger: Ledger, watched: Watched) 
     """Any other error reaches everybody in its batch at once, and nobody in the next."""
     watched.before.append(ZeroDivisionError("boom"))
     watched.gate.clear()
-    bad = [ledger.commit(born("a")), ledger.commit(born("b"))]
+    bad = [commit(ledger, born("a")), commit(ledger, born("b"))]
     await watched.came.wait()
-    good = ledger.commit(born("c"))
+    good = commit(ledger, born("c"))
     watched.gate.set()
     for future in bad:
         with pytest.raises(ZeroDivisionError, match="boom"):
             await future
     assert await good is not None
-    assert await ledger.row(key("a")) is None
+    assert await row_of(ledger, key("a")) is None
 
 
 async def test_error_after_commit_still_has_its_line(
@@ -202,8 +202,8 @@ async def test_error_after_commit_still_has_its_line(
     """A batch that was written and then met an error is on the log all the same, once."""
     watched.after.append(ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
-        await ledger.commit(born("a"))
-    await ledger.commit(born("b"))
+        await commit(ledger, born("a"))
+    await commit(ledger, born("b"))
     await events(journal, tmp_path / "log")
     lines = valid_lines(tmp_path / "log")
     assert [line["path"] for line in lines] == ["a", "b"]
@@ -212,21 +212,21 @@ async def test_error_after_commit_still_has_its_line(
 async def test_away_while_closing(ledger: Ledger, watched: Watched) -> None:
     """A database that is away while the daemon stops holds up nobody."""
     watched.before.extend([away()] * 1_000)
-    commit = ledger.commit(born("a"))
+    asked = commit(ledger, born("a"))
     while ledger.available.is_set():
         await asyncio.sleep(0)
     ledger.closing()
     with pytest.raises(StoreUnavailable):
-        await asyncio.wait_for(commit, DEADLINE)
+        await asyncio.wait_for(asked, DEADLINE)
     watched.reading.append(away())
     with pytest.raises(StoreUnavailable):
-        await ledger.row(key("a"))
+        await row_of(ledger, key("a"))
     await ledger.close()
 
 
 async def test_close_commits_what_was_handed_over(ledger: Ledger, watched: Watched) -> None:
     """`close` returns when everything that was handed over is committed."""
-    futures = [ledger.commit(born(f"{number}")) for number in range(50)]
+    futures = [commit(ledger, born(f"{number}")) for number in range(50)]
     await ledger.close()
     assert all(future.done() for future in futures)
     assert len(await watched.owed(0, 99)) == 50
@@ -234,36 +234,36 @@ async def test_close_commits_what_was_handed_over(ledger: Ledger, watched: Watch
 
 async def test_reads_are_asked_together(ledger: Ledger, watched: Watched) -> None:
     """A hundred rows asked for at once are one question to the database."""
-    await asyncio.gather(*[ledger.row(key(f"{number}")) for number in range(100)])
+    await asyncio.gather(*[row_of(ledger, key(f"{number}")) for number in range(100)])
     assert [len(keys) for keys in watched.asked] == [100]
 
 
 async def test_recent_rows_are_in_memory(ledger: Ledger, watched: Watched) -> None:
     """A row that was just committed is not read again, and is the newest."""
-    row = await ledger.commit(born("a"))
+    row = await commit(ledger, born("a"))
     assert row is not None
-    held = await ledger.commit(step_on(row, "hold", "held"))
-    assert await ledger.row(key("a")) == held
+    held = await commit(ledger, step_on(row, "hold", "held"))
+    assert await row_of(ledger, key("a")) == held
     assert watched.asked == []
 
 
 async def test_memory_is_bounded(ledger: Ledger) -> None:
     """Of very many rows the last RECENT stay in memory; the others are read again."""
-    births = [ledger.commit(born(f"{number}")) for number in range(RECENT + 500)]
+    births = [commit(ledger, born(f"{number}")) for number in range(RECENT + 500)]
     rows = await asyncio.gather(*births)
     assert len(ledger._recent) == RECENT
-    assert await ledger.row(key("0")) == rows[0]
+    assert await row_of(ledger, key("0")) == rows[0]
 
 
 async def test_row_in_memory_is_dropped_after_a_lost_race(ledger: Ledger, watched: Watched) -> None:
     """A row that somebody else had moved on is read again, never served from memory."""
-    row = await ledger.commit(born("a"))
+    row = await commit(ledger, born("a"))
     assert row is not None
     moved = step_on(row, "hold", "held", "elsewhere")
     record = Record(99, 1, "incoming", b"a", "hold", "settling", "held", 2, "elsewhere", "n", 0)
     assert await watched._store.apply([(moved, record)], 0) == [True]
-    assert await ledger.commit(step_on(row, "settle", "ready")) is None
-    assert await ledger.row(key("a")) == moved.after
+    assert await commit(ledger, step_on(row, "settle", "ready")) is None
+    assert await row_of(ledger, key("a")) == moved.after
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -271,28 +271,28 @@ async def test_row_in_memory_is_dropped_after_an_error(
     ledger: Ledger, watched: Watched, when: str
 ) -> None:
     """After an error nobody knows whether the row moved on: it is read again."""
-    row = await ledger.commit(born("a"))
+    row = await commit(ledger, born("a"))
     assert row is not None
     getattr(watched, when).append(ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
-        await ledger.commit(step_on(row, "hold", "held"))
-    found = await ledger.row(key("a"))
+        await commit(ledger, step_on(row, "hold", "held"))
+    found = await row_of(ledger, key("a"))
     assert found is not None
     assert found.state == ("held" if when == "after" else "settling")
 
 
 async def test_row_that_moves(ledger: Ledger) -> None:
     """After a move the old path has no row, the new one has it."""
-    row = await ledger.commit(born("old"))
+    row = await commit(ledger, born("old"))
     assert row is not None
-    moved = await ledger.commit(step_on(row, "move", "settling", key=key("new")))
-    assert await ledger.row(key("old")) is None
-    assert await ledger.row(key("new")) == moved
+    moved = await commit(ledger, step_on(row, "move", "settling", key=key("new")))
+    assert await row_of(ledger, key("old")) is None
+    assert await row_of(ledger, key("new")) == moved
 
 
 async def test_numbers_are_counted_on(store: Store, journal: Journal) -> None:
     """A new ledger on the same database gives no number twice."""
     for name in ("a", "b"):
         ledger = Ledger(store, await store.last_ids(), journal)
-        await ledger.commit(born(name))
+        await commit(ledger, born(name))
     assert [(r.seq, r.file_id) for r in await store.owed(0, 9)] == [(1, 1), (2, 2)]

@@ -137,7 +137,7 @@ async def test_vanish_and_return(engine: Open, tree: Path) -> None:
     async with engine(gate) as rig:
         path = await done(rig, gate, "a")
         (tree / "a").rename(tree.parent / "away")
-        await rig.send(path, "look")
+        await rig.send(path, "look", waited=True)
         (tree.parent / "away").rename(tree / "a")
         await rig.send(path, "look")
         assert await story(rig, path) == ["ready", "processing", "done", "gone", "done"]
@@ -151,8 +151,37 @@ async def test_folder_in_place_of_a_file(engine: Open, tree: Path) -> None:
         (tree / "a").unlink()
         (tree / "a").mkdir()
         await rig.send(path, "look")
+        assert await rig.service.inbox.next_scans() == [(path, "new_directory")]
+        assert (await rig.state(path, ["gone"])).version == 2
+
+
+async def test_removal_waits(engine: Open, tree: Path) -> None:
+    """What is missing is gone only after a second look: it might have stood elsewhere."""
+    async with engine() as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        (tree / "a").rename(tree / "b")
+        assert await rig.send(path, "look") is None
+        assert (await rig.row(path)).state == "ready"
+        await rig.send(rig.key("b"), "look")
+        await rig.service.inbox.idle()
+        moved = await rig.row(rig.key("b"))
+        assert (moved.state, moved.version, (await rig.row(path)).id) == ("ready", 2, 0)
+
+
+async def test_removals_frozen(engine: Open, tree: Path) -> None:
+    """While the removals of a watch are frozen nothing is gone."""
+    async with engine() as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        (tree / "a").unlink()
+        detection = rig.service.trees["incoming"].detection
+        detection.frozen = "the root is lost"
+        assert await rig.send(path, "look", waited=True) is None
+        assert (await rig.row(path)).state == "ready"
+        detection.frozen = None
+        await rig.send(path, "look", waited=True)
         assert (await rig.row(path)).state == "gone"
-        assert await rig.service.inbox.next_scan() == (path, "new_directory")
 
 
 async def test_folder_that_went_where_a_file_once_was(engine: Open, tree: Path) -> None:
@@ -161,7 +190,7 @@ async def test_folder_that_went_where_a_file_once_was(engine: Open, tree: Path) 
         path = rig.write("a")
         await rig.send(path, "look")
         (tree / "a").unlink()
-        await rig.send(path, "look")
+        await rig.send(path, "look", waited=True)
         assert (await rig.row(path)).state == "gone"
         assert await rig.send(path, "look", cause="hint") is None
         assert await rig.service.inbox.suspects() == [path]

@@ -2,7 +2,10 @@
 
 # ruff: noqa: ASYNC240 - a local file answers at once, and nothing else runs in the loop
 
+import asyncio
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,10 @@ import pytest
 
 from daemon.cli.harness import Rig
 from daemon.core.model import Key, Trigger
-from daemon.engine import disk
-from daemon.engine.disk import Entry
-from daemon.sources.reconciler import Counts, Reconciler
+from daemon.engine import scanning
+from daemon.engine.scanner import Counts, Scanner
+from daemon.engine.trees import Tree
+from daemon.sources.reconciler import Reconciler
 from tests.engine.conftest import Open, background
 
 
@@ -23,7 +27,12 @@ class Scan:
         self.rig = rig
         service = rig.service
         self.tree = service.trees["incoming"]
-        self.reconciler = Reconciler(service.trees, service.inbox, service.ledger, rig.journal)
+        self.allowed = True
+        self.asked: list[int] = []
+        self.scanner = Scanner(service.inbox, service.ledger, rig.journal, self)
+        self.reconciler = Reconciler(
+            service.trees, service.inbox, service.ledger, rig.journal, self.scanner
+        )
         self.found: list[bytes] = []
         real = service.inbox.put
 
@@ -34,9 +43,14 @@ class Scan:
 
         monkeypatch.setattr(service.inbox, "put", put)
 
-    async def run(self, top: bytes = b"") -> Counts:
+    async def may_remove(self, tree: Tree, missing: int) -> bool:
+        assert tree is self.tree
+        self.asked.append(missing)
+        return self.allowed
+
+    async def run(self, *tops: bytes) -> Counts:
         self.found.clear()
-        counts = await self.reconciler.scan(self.tree, top)
+        counts = await self.scanner.scan(self.tree, tops or [b""])
         await self.rig.service.inbox.idle()
         return counts
 
@@ -71,7 +85,7 @@ async def test_unchanged_files(engine: Open, tree: Path, monkeypatch: pytest.Mon
         assert await scan.run() == Counts(directories=3, files=3)
         assert scan.found == []
         assert (await rig.store.last_ids(), len(await rig.lines())) == before
-        await scan.reconciler.reconcile(scan.tree)
+        await scan.reconciler.reconcile(scan.tree, "period")
         assert [line["level"] for line in (await rig.lines())[before[1] :]] == ["debug"]
 
 
@@ -86,7 +100,7 @@ async def test_differences_only(engine: Open, tree: Path, monkeypatch: pytest.Mo
         (tree / "missing").unlink()
         (tree / "d/missing").unlink()
         scan.found.clear()
-        await scan.reconciler.reconcile(scan.tree)
+        await scan.reconciler.reconcile(scan.tree, "period")
         await rig.service.inbox.idle()
         assert sorted(scan.found) == [b"changed", b"d/missing", b"missing", b"new"]
         assert await scan.state("missing") == "gone"
@@ -137,7 +151,7 @@ async def test_unreadable_directory(
         scan = Scan(rig, monkeypatch)
         await scan.run()
         (tree / "shut/e/a").unlink()
-        monkeypatch.setattr("daemon.sources.reconciler.list_directory", refuse(b"shut"))
+        monkeypatch.setattr("os.scandir", refuse(b"shut"))
         counts = await scan.run()
         assert (counts.unreadable, counts.missing) == (1, 0)
         assert [await scan.state(name) for name in ("shut/a", "shut/e/a")] == ["ready"] * 2
@@ -146,12 +160,12 @@ async def test_unreadable_directory(
 
 
 def refuse(name: bytes) -> Any:
-    from daemon.engine.disk import list_directory  # noqa: PLC0415 - the real one
+    real = os.scandir
 
     def listing(path: bytes) -> Any:
         if path.endswith(name):
             raise PermissionError(13, os.strerror(13))
-        return list_directory(path)
+        return real(path)
 
     return listing
 
@@ -221,11 +235,95 @@ async def test_requests(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatc
 
 async def test_periodic(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The periodic scan finds what nobody has told of."""
-    async with engine() as rig:
+    async with engine(reconcile=0.02) as rig:
         scan = Scan(rig, monkeypatch)
-        async with background(scan.reconciler.run_periodic(scan.tree, 0.02)):
+        async with background(scan.reconciler.run(scan.tree)):
             put(tree, "a")
             await rig.state(rig.key("a"), ["ready"])
+
+
+async def test_whole_tree_on_request(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request for the root is a round of its own; its line has the cause and the missed."""
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        async with background(scan.reconciler.run_requests(), scan.reconciler.run(scan.tree)):
+            put(tree, "a", "d/b")
+            rig.service.inbox.request_scan(Key("incoming", b""), "overflow")
+            await rig.state(rig.key("d/b"), ["ready"])
+            line = await said(rig, "daemon.reconciled")
+        assert (line["cause"], line["new"], line["missed"]) == ("overflow", 2, {"overflow": 2})
+        assert scan.tree.detection.missed_ever == {"overflow": 2}
+
+
+async def test_burst_that_was_an_overflow(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a scan finds after a burst, and no hint told of, is an overflow: said, and mended."""
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        put(tree, "a")
+        await scan.reconciler.reconcile(scan.tree, "burst")
+        assert scan.tree.rerooted.is_set()
+        (line,) = [x for x in await rig.lines() if x["event"] == "daemon.overflow"]
+        assert line["watch"] == "incoming"
+        scan.tree.rerooted.clear()
+        put(tree, "b")
+        rig.service.inbox.put(Trigger(rig.key("b"), "look", "hint"))
+        await scan.reconciler.reconcile(scan.tree, "burst")
+        assert not scan.tree.rerooted.is_set()
+
+
+async def test_renamed_while_nobody_looked(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that a scan finds under another path keeps its row, in whatever order they come."""
+    names = ["a/1", "b/2", "c", "z/4"]
+    put(tree, *names)
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        await scan.run()
+        ids = [(await rig.row(rig.key(name))).id for name in names]
+        (tree / "a").rename(tree / "y")
+        (tree / "b/2").rename(tree / "b/0")
+        (tree / "c").rename(tree / "z/c")
+        (tree / "z/4").rename(tree / "4")
+        assert (await scan.run()).missing == 0
+        rows = [await rig.row(rig.key(name)) for name in ("y/1", "b/0", "z/c", "4")]
+        assert [(row.id, row.state, row.version) for row in rows] == [(n, "ready", 2) for n in ids]
+        assert [(await rig.row(rig.key(name))).id for name in names] == [0] * 4
+
+
+async def test_removals_that_are_not_allowed(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is let go the scan asks, with the number of what is missing."""
+    put(tree, "a", "d/a", "d/b", "e/f/a")
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        await scan.run()
+        assert scan.asked == []
+        (tree / "d").rename(tree.parent / "away")
+        (tree / "a").unlink()
+        scan.allowed = False
+        assert (await scan.run()).missing == 3
+        assert (scan.asked, scan.found) == ([3], [])
+        scan.allowed = True
+        await scan.run()
+        assert sorted(scan.found) == [b"a", b"d/a", b"d/b"]
+        assert await scan.state("d/b") == "gone"
+
+
+async def test_more_than_fits(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan whose memory is full comes back for the directories that it had to leave."""
+    put(tree, *(f"{folder}/{name}" for folder in "abcdef" for name in "1234"))
+    monkeypatch.setattr(scanning, "ENOUGH", 5)
+    monkeypatch.setattr("daemon.store.sqlite._ENOUGH", 5)
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        assert (await scan.run()).new == 24
+        assert await scan.run() == Counts(directories=7, files=24)
 
 
 async def test_suspects(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,9 +336,9 @@ async def test_suspects(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatc
         for name in ("upload.tmp", "d", "e", "d-no", "e/f/a"):
             inbox.suspect(rig.key(name))
         async with background(scan.reconciler.run_suspects()):
-            assert [(await inbox.next_scan()).key.path for _ in range(2)] == [b"d", b"e"]
+            assert [each.key.path for each in await inbox.next_scans()] == [b"d", b"e"]
             inbox.suspect(rig.key("d"))
-            assert (await inbox.next_scan()).key.path == b"d"
+            assert [each.key.path for each in await inbox.next_scans()] == [b"d"]
 
 
 async def test_entry_that_cannot_be_looked_at(
@@ -249,15 +347,42 @@ async def test_entry_that_cannot_be_looked_at(
     """A dead mount point among the entries hides nothing beside it, and makes nothing missing."""
     put(tree, "a", "b", "sub/c")
 
-    def kept(entry: os.DirEntry[bytes]) -> Entry | None:
-        return Entry(entry.name, "unknown", None) if entry.name == b"a" else real(entry)
-
-    real = disk._entry
     async with engine() as rig:
         scan = Scan(rig, monkeypatch)
         await scan.run()
-        monkeypatch.setattr(disk, "_entry", kept)
+        monkeypatch.setattr("os.scandir", with_dead(b"a"))
         put(tree, "d")
         counts = await scan.run()
         assert (counts.unreadable, counts.new, counts.missing) == (1, 1, 0)
         assert [await scan.state(name) for name in ("a", "b", "sub/c", "d")] == ["ready"] * 4
+
+
+class Dead:
+    """An entry of a directory that the kernel does not want to talk about."""
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+
+    def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+        del follow_symlinks
+        raise OSError(5, os.strerror(5))
+
+
+def with_dead(name: bytes) -> Any:
+    real = os.scandir
+
+    @contextmanager
+    def listing(path: bytes) -> Iterator[list[Any]]:
+        with real(path) as entries:
+            yield [Dead(name) if entry.name == name else entry for entry in entries]
+
+    return listing
+
+
+async def said(rig: Rig, event: str) -> dict[str, Any]:
+    """The first line of this event; waits for it."""
+    while True:
+        for line in await rig.lines():
+            if line["event"] == event:
+                return line
+        await asyncio.sleep(0)

@@ -218,6 +218,31 @@ CASES: dict[str, Case] = {
         f"moved while {state}": (state, {}, "move", {"seen": A_TOUCHED}, state, {"seen": A_TOUCHED})
         for state in ("settling", "ready", "failed", "quarantined", "done", "held")
     },
+    "moved to another path": (
+        *("done", {}, "move", {"seen": A_TOUCHED, "moved_to": Key("w", b"elsewhere")}),
+        *("done", {"seen": A_TOUCHED, "key": Key("w", b"elsewhere")}),
+    ),
+    "gone, and another file takes the path": (
+        *("gone", {"seen": None}, "move", {"seen": None, "moved_to": Key("w", b"elsewhere")}),
+        *("gone", {"key": Key("w", b"elsewhere")}),
+    ),
+    "renamed over, what was done with the new file is known": (
+        *("done", {}, "change", {"seen": B, "inherited": B.content}),
+        *("settling", {**CLEAN, "seen": B, "due_at": SETTLE_AT, "done": B.content}),
+    ),
+    "settled with a digest": (
+        *("settling", {}, "settle", {"settled": True, "digest": "blake2b:00"}),
+        *("ready", {**CLEAN, "step": "load", "digest": "blake2b:00"}),
+    ),
+    "settled with the digest of what was last done": (
+        *("settling", {"done": "blake2b:00"}, "settle"),
+        {"seen": B, "settled": True, "digest": "blake2b:00"},
+        *("done", {**CLEAN, "seen": B, "digest": "blake2b:00", "done": "blake2b:00"}),
+    ),
+    "succeeded with a digest on record": (
+        *("processing", {"digest": "blake2b:00", "step": "index"}, "succeed", {}),
+        *("done", {**CLEAN, "step": None, "done": "blake2b:00"}),
+    ),
     **{
         f"held while {state}": (state, {}, "hold", {"seen": B}, "held", UNTIMED)
         for state in ("settling", "ready", "failed", "quarantined", "done")

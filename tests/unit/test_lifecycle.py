@@ -62,6 +62,7 @@ EDGES: list[tuple[Event, tuple[State, ...], list[tuple[str | None, State]]]] = [
     ("move", ("quarantined",), [("fresh", "quarantined")]),
     ("move", ("done",), [("fresh", "done")]),
     ("move", ("held",), [("fresh", "held")]),
+    ("move", ("gone",), [("fresh", "gone")]),
     ("hold", ("settling", "ready", "failed", "quarantined", "done"), [(None, "held")]),
     ("release", ("held",), [(None, "settling")]),
     ("skip", HELD_BACK, [(None, "done")]),

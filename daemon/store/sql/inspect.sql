@@ -40,8 +40,5 @@ SELECT {columns} FROM files WHERE watch = ? AND directory = ? AND name = ?;
 
 -- name: select_history
 -- The transitions of one file, in order.
-SELECT t.seq, t.file_id, f.watch, f.directory, f.name, t.trigger, t.from_state, t.to_state,
-    t.version, t.attempt_id, t.node, t.at, t.guard, t.cause, t.evidence, t.step, t.attempt,
-    t.duration_ms, t.size, t.due_at, t.old_path, t.error
-FROM transitions AS t JOIN files AS f ON f.id = t.file_id
+SELECT {record} FROM transitions AS t JOIN files AS f ON f.id = t.file_id
 WHERE t.file_id = ? ORDER BY t.version;

@@ -2,16 +2,28 @@
 -- A file is seen for the first time; nothing happens where its path already has a row.
 INSERT OR IGNORE INTO files (
     id, watch, directory, name, state, version, step, plan, attempt, failures, interruptions,
-    size, mtime_ns, ctime_ns, ino, dev, done, at, due_at, error
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    size, mtime_ns, ctime_ns, ino, dev, done, at, due_at, error, digest
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: update_file_if_version
 -- A file moves on by one version, if it still has the version that the decision was made on.
 -- The path is left out: naming indexed columns would rewrite their index on every transition.
 UPDATE files SET
     state = ?, version = ?, step = ?, plan = ?, attempt = ?, failures = ?, interruptions = ?,
-    size = ?, mtime_ns = ?, ctime_ns = ?, ino = ?, dev = ?, done = ?, at = ?, due_at = ?, error = ?
+    size = ?, mtime_ns = ?, ctime_ns = ?, ino = ?, dev = ?, done = ?, at = ?, due_at = ?, error = ?,
+    digest = ?
 WHERE id = ? AND version = ?;
+
+-- name: update_state_if_version
+-- The same, where what the row shows of the disk stays: its inode's index is not rewritten.
+UPDATE files SET
+    state = ?, version = ?, step = ?, plan = ?, attempt = ?, failures = ?, interruptions = ?,
+    done = ?, at = ?, due_at = ?, error = ?
+WHERE id = ? AND version = ?;
+
+-- name: vacate_path_if_version
+-- A file that has just moved on by one version leaves its path: two may exchange theirs.
+UPDATE files SET name = CAST(x'00' || id AS BLOB) WHERE id = ? AND version = ?;
 
 -- name: rename_file_if_version
 -- A file that has just moved on by one version has a new path.
@@ -52,14 +64,25 @@ SELECT
 -- The rows of some paths; the values are put in as (?, ?, ?), ...
 SELECT {columns} FROM files WHERE (watch, directory, name) IN (VALUES {values});
 
--- name: select_directory
--- The rows of one directory that should be on the disk.
-SELECT {columns} FROM files WHERE watch = ? AND directory = ? AND state NOT IN ('gone', 'untracked');
+-- name: select_files_by_inode
+-- The rows that show one of some inodes; the numbers come as a JSON array.
+SELECT {columns} FROM files WHERE ino IN (SELECT value FROM json_each(?));
 
--- name: select_next_directory
--- The first directory after the given one (and before the end) that has rows.
-SELECT directory FROM files WHERE watch = ? AND directory > ? AND directory < ?
-ORDER BY directory LIMIT 1;
+-- name: select_known
+-- What a scan has to know of a directory's rows.
+SELECT name, ino, size, mtime_ns, state, plan FROM files WHERE watch = ? AND directory = ?;
+
+-- name: select_directories
+-- The next directories that have rows, from one to another: a seek each, not a read of all rows.
+WITH RECURSIVE found (directory) AS (
+    SELECT (SELECT directory FROM files WHERE watch = ? AND directory >= ? AND directory < ?
+        ORDER BY directory LIMIT 1)
+    UNION ALL
+    SELECT (SELECT f.directory FROM files AS f WHERE f.watch = ? AND f.directory > found.directory
+        AND f.directory < ? ORDER BY f.directory LIMIT 1)
+    FROM found WHERE found.directory IS NOT NULL
+)
+SELECT directory FROM found WHERE directory IS NOT NULL LIMIT ?;
 
 -- name: exists_below
 -- Are there rows below a path, in it as a directory or deeper? '0' follows '/' in the order of bytes.
@@ -92,10 +115,7 @@ ORDER BY due_at LIMIT ?;
 
 -- name: select_owed
 -- The transitions after a point of the log, in order.
-SELECT t.seq, t.file_id, f.watch, f.directory, f.name, t.trigger, t.from_state, t.to_state,
-    t.version, t.attempt_id, t.node, t.at, t.guard, t.cause, t.evidence, t.step, t.attempt,
-    t.duration_ms, t.size, t.due_at, t.old_path, t.error
-FROM transitions AS t JOIN files AS f ON f.id = t.file_id
+SELECT {record} FROM transitions AS t JOIN files AS f ON f.id = t.file_id
 WHERE t.seq > ? ORDER BY t.seq LIMIT ?;
 
 -- name: insert_watch_if_new

@@ -1,0 +1,98 @@
+"""Directories against rows, in the thread of the scan."""
+
+import errno
+import os
+import resource
+from pathlib import Path
+
+from daemon.config import Watch
+from daemon.engine.disk import fingerprint
+from daemon.engine.scanning import Differences, compare_directories, missing_in, vanished
+from daemon.engine.trees import Tree
+from daemon.store import Known
+
+
+def tree_at(folder: Path, **options: object) -> Tree:
+    return Tree(Watch(name="w", path=folder, **options))  # type: ignore[arg-type]
+
+
+def known(path: Path, state: str = "done", plan: str = "process") -> Known:
+    seen = fingerprint(path.lstat())
+    return Known(seen.ino, seen.size, seen.mtime_ns, state, plan)
+
+
+def test_every_name(tmp_path: Path) -> None:
+    """Files are new as they are seen, folders are to be entered, the rest is neither."""
+    for name in (b"a", b"\xff\n"):
+        Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(b"x")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "l").symlink_to("d")
+    os.mkfifo(tmp_path / "p")
+    found = compare_directories(tree_at(tmp_path), [b""], [{}])
+    assert dict(found.new)[b"a"] == fingerprint((tmp_path / "a").lstat())
+    assert {path for path, _ in found.new} == {b"a", b"\xff\n"}
+    assert (found.folders, sorted(found.others)) == ([b"d"], [b"l", b"p"])
+    assert (found.directories, found.files) == (1, 2)
+
+
+def test_what_rows_know(tmp_path: Path) -> None:
+    """An equal file is passed over; another content and a return are told, a folder is no file."""
+    for name in ("same", "other", "back", "mine"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "folder").mkdir()
+    rows = {name.encode(): known(tmp_path / name) for name in ("same", "other", "folder", "mine")}
+    rows[b"mine"] = known(tmp_path / "mine", "processing")
+    rows[b"back"] = Known(None, None, None, "gone", "process")
+    (tmp_path / "other").write_bytes(b"another")
+    found = compare_directories(tree_at(tmp_path), [b""], [rows])
+    assert (found.new, found.back) == ([], [b"back"])
+    assert (found.changed, found.missing) == ([b"other"], [b"folder"])
+
+
+def test_missing(tmp_path: Path) -> None:
+    """Missing is what should be there: not what is gone, being handled, or to be cleared away."""
+    rows = {
+        b"done": Known(1, 1, 1, "done", "process"),
+        b"gone": Known(None, None, None, "gone", "process"),
+        b"handled": Known(1, 1, 1, "processing", "process"),
+        b"removing": Known(None, None, None, "ready", "remove"),
+    }
+    (tmp_path / "d").mkdir()
+    found = compare_directories(tree_at(tmp_path), [b"d"], [dict(rows)])
+    assert (found.missing, found.sparse) == ([b"d/done"], [b"d"])
+    assert missing_in(tree_at(tmp_path), [b"d", b"e"], [dict(rows), dict(rows)]) == [
+        b"d/done",
+        b"e/done",
+    ]
+    assert vanished(tree_at(tmp_path), [b"d", b"e", b""]) == [b"e"]
+
+
+def test_patterns(tmp_path: Path) -> None:
+    """What the patterns leave out is not new, and excluded folders are not entered."""
+    (tmp_path / "a.part").write_bytes(b"x")
+    (tmp_path / ".git").mkdir()
+    found = compare_directories(tree_at(tmp_path, exclude=("*.part", ".*")), [b""], [{}])
+    assert (found.new, found.folders, found.files) == ([], [], 1)
+
+
+def test_numbers_beyond_63_bits(tmp_path: Path) -> None:
+    """A time that the database keeps wrapped is compared wrapped."""
+    path = tmp_path / "a"
+    path.write_bytes(b"x")
+    os.utime(path, ns=(0, 13_569_465_600 * 10**9))
+    found = compare_directories(tree_at(tmp_path), [b""], [{b"a": known(path)}])
+    assert found == Differences(directories=1, files=1)
+
+
+def test_out_of_descriptors(tmp_path: Path) -> None:
+    """A shortage of descriptors is an error of the listing: nothing may be concluded from it."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open("/", os.O_RDONLY)
+    os.close(lowest)
+    rows = {b"a": Known(1, 1, 1, "done", "process")}
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+    try:
+        found = compare_directories(tree_at(tmp_path), [b""], [rows])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert found == Differences(unreadable=[(b"", os.strerror(errno.EMFILE))])
