@@ -1,7 +1,7 @@
 """The disk: one look at a path. All of it runs in threads.
 
-With `scanning`, which lists directories, and `trees`, which looks at roots, the only module that
-touches watched trees. Nothing here follows a symlink at the last component.
+With `scanning`, which lists directories, `trees`, which looks at roots, `births` and `digests` the
+only module that touches watched trees. Nothing here follows a symlink at the last component.
 """
 
 import errno
@@ -22,7 +22,7 @@ _NO_LEASE = frozenset({errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCE
 # A shortage of ours tells nothing of the file: it passes, and then the probe is made.
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _WRAP = 2**63
-_PROBE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
 class Question(NamedTuple):
@@ -120,7 +120,7 @@ def is_closed(path: bytes, seen: Fingerprint) -> bool | None:
     a writer that comes in between waits for a few microseconds.
     """
     try:
-        fd = os.open(path, _PROBE_FLAGS)
+        fd = os.open(path, OPEN_FLAGS)
     except OSError as error:
         return False if error.errno in _SHORTAGE else None
     try:
