@@ -6,13 +6,15 @@ closing the database as if it were a file to process would even drop SQLite's lo
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from itertools import combinations, product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from daemon import locate
 from daemon.config_report import Finding, dotted
-from daemon.toml_lines import Location
+from daemon.errors import ConfigError, Location
 
 
 class Tree(NamedTuple):
@@ -32,14 +34,77 @@ class Own(NamedTuple):
     private: bool = False
 
 
-def misplaced(trees: Sequence[Tree], own: Sequence[Own]) -> Iterator[Finding]:
-    """Everything that is wrong with where the folders are."""
+def resolve(raw: dict[str, Any], file: Path) -> None:
+    """Turn what names a place into a `Path`, absolute and without symbolic links.
+
+    Also the daemon's own folders, where the environment names them. What cannot be a path stays,
+    for its reader to refuse.
+    """
+    for _, watch in tables(raw.get("watch")):
+        _resolve_key(watch, "path", file)
+    if _table(raw, "log").get("output") != "stdout":
+        _resolve_key(_table(raw, "log"), "output", file)
+    raw.setdefault("daemon", {})
+    for key, find in (("state_dir", locate.state_dir), ("runtime_dir", locate.given_runtime_dir)):
+        with suppress(ConfigError):
+            if path := find(raw, file):
+                raw["daemon"][key] = path
+
+
+def _resolve_key(table: dict[str, Any], key: str, file: Path) -> None:
+    if path := locate.placed(table.get(key), file):
+        table[key] = path
+
+
+def derive_runtime_dir(raw: dict[str, Any], file: Path) -> None:
+    """Add a runtime folder that nothing names, once it is known whether its state folder is wrong.
+
+    That is one problem then, and not two.
+    """
+    own = _table(raw, "daemon")
+    try:
+        own.setdefault("runtime_dir", locate.runtime_dir(raw, file))
+    except ConfigError:
+        if "state_dir" in own:
+            own.setdefault("runtime_dir", Path(os.devnull))
+
+
+def misplaced(raw: dict[str, Any]) -> Iterator[Finding]:
+    """Everything that is wrong with where the folders are, whatever else is in their tables."""
+    trees = list(_trees(raw))
     for tree in trees:
         yield from _absent(tree)
     for first, second in combinations(trees, 2):
         yield from _overlap(first, second)
-    for tree, place in product(trees, own):
+    for tree, place in product(trees, _own(raw)):
         yield from _mixed(tree, place)
+
+
+def tables(value: object) -> list[tuple[int, dict[str, Any]]]:
+    """What of an array of tables is one, with its index."""
+    entries = value if isinstance(value, list) else []
+    return [(index, entry) for index, entry in enumerate(entries) if isinstance(entry, dict)]
+
+
+def _table(raw: dict[str, Any], name: str) -> dict[str, Any]:
+    table = raw.get(name)
+    return table if isinstance(table, dict) else {}
+
+
+def _trees(raw: dict[str, Any]) -> Iterator[Tree]:
+    for index, watch in tables(raw.get("watch")):
+        if isinstance(path := watch.get("path"), Path):
+            yield Tree(("watch", index, "path"), path, watch.get("create") is True)
+
+
+def _own(raw: dict[str, Any]) -> Iterator[Own]:
+    for table, key, what in (
+        ("daemon", "state_dir", "the state folder"),
+        ("daemon", "runtime_dir", "the runtime folder"),
+        ("log", "output", "the log"),
+    ):
+        if isinstance(path := _table(raw, table).get(key), Path):
+            yield Own((table, key), path, what, private=key == "state_dir")
 
 
 def _absent(tree: Tree) -> Iterator[Finding]:

@@ -1,33 +1,14 @@
-"""From what pydantic says about a configuration to sentences that its author can act on."""
+"""From what is wrong with a configuration to sentences that its author can act on."""
 
-import json
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from daemon.errors import Location, Problem
 
-from daemon.errors import Problem
-from daemon.toml_lines import Location, line_numbers, line_of
-
-_REMEDIES = {
-    "bool_type": "write true or false",
-    "finite_number": "write a finite number",
-    "float_type": "write a number",
-    "greater_than": "it must be more than {gt:g}",
-    "greater_than_equal": "it must be at least {ge:g}",
-    "int_from_float": "write a whole number",
-    "int_type": "write a whole number",
-    "less_than_equal": "it must be at most {le:g}",
-    "literal_error": "allowed: {expected}",
-    "model_type": "write a table",
-    "string_too_short": "it must not be empty",
-    "string_type": "write a text in quotes",
-    "tuple_type": "write a list: [ ... ]",
-}
 _SHOWN = 80
+# Python refuses to write out an integer of thousands of digits, but TOML may hold one: 0xfff...
+_DECIMAL_BITS = 256
 
 
 class Finding(NamedTuple):
@@ -38,13 +19,31 @@ class Finding(NamedTuple):
     remedy: str
 
 
-def explain(error: ValidationError, root: type[BaseModel], raw: dict[str, Any]) -> list[Finding]:
-    """One finding for each of pydantic's; `raw` is what it was given, `root` the model for it."""
-    return [_explain(detail, root, raw) for detail in error.errors(include_url=False)]
+class WrongValueError(ValueError):
+    """A value that cannot be used, with everything that is wrong in it, located below it.
+
+    `load` makes a `ConfigError` of it.
+    """
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.findings = list(findings)
+        super().__init__("; ".join(f"{dotted(at)}: {found}" for at, found, _ in self.findings))
+
+    def below(self, part: str | int) -> list[Finding]:
+        """The findings, as located from the table or list that has the value at `part`."""
+        return [finding._replace(at=(part, *finding.at)) for finding in self.findings]
+
+
+def wrong(value: object, remedy: str, found: str | None = None) -> WrongValueError:
+    """One thing that is wrong with a value: `found`, by default the value itself."""
+    return WrongValueError([Finding((), found or f"found {show(value)}", remedy)])
 
 
 def to_problems(findings: Iterable[Finding], file: str, text: str) -> list[Problem]:
     """The findings with their lines, in the order of the file."""
+    # Imported here: a configuration without a fault, which is most of them, needs no lines.
+    from daemon.toml_lines import line_numbers, line_of  # noqa: PLC0415
+
     lines = line_numbers(text)
     problems = [
         Problem(file, line_of(lines, at), dotted(at), found, remedy)
@@ -59,50 +58,8 @@ def dotted(location: Location) -> str:
     return "".join(parts).removeprefix(".")
 
 
-def _explain(detail: ErrorDetails, root: type[BaseModel], raw: dict[str, Any]) -> Finding:
-    at, kind, context = detail["loc"], detail["type"], detail.get("ctx", {})
-    if kind == "treewarden":
-        return Finding((*at, *context["below"]), context["found"], context["remedy"])
-    if kind == "missing":
-        return Finding(at, "the key is missing", _example(str(at[-1]), _model_at(root, at[:-1])))
-    if kind == "extra_forbidden":
-        return Finding(at, "unknown key", _known(str(at[-1]), _model_at(root, at[:-1])))
-    remedy = _REMEDIES.get(kind, detail["msg"]).format(**context)
-    # Not `detail["input"]`, which may be a step on the way, such as 0.0 for "0s".
-    written: Any = raw
-    for part in at:
-        written = written[part]
-    return Finding(at, f"found {_show(written)}", remedy)
-
-
-def _example(key: str, model: type[BaseModel]) -> str:
-    examples = model.model_fields[key].examples
-    return f"add it: {key} = {json.dumps(examples[0])}" if examples else f"add it: [[{key}]]"
-
-
-def _known(key: str, model: type[BaseModel]) -> str:
-    keys = list(model.model_fields)
-    close = get_close_matches(key, keys, n=1)
-    return (f"did you mean {close[0]}? " if close else "") + "known here: " + ", ".join(keys)
-
-
-def _model_at(model: type[BaseModel], location: Location) -> type[BaseModel]:
-    for part in location:
-        if isinstance(part, str):
-            model = _model_in(model.model_fields[part].annotation)
-    return model
-
-
-def _model_in(annotation: Any) -> type[BaseModel]:  # noqa: ANN401 - a type form has no type
-    (model,) = (
-        kind
-        for kind in (annotation, *get_args(annotation))
-        if isinstance(kind, type) and issubclass(kind, BaseModel)
-    )
-    return model
-
-
-def _show(value: Any) -> str:  # noqa: ANN401 - whatever TOML can hold
+def show(value: Any) -> str:  # noqa: ANN401 - whatever TOML can hold
+    """A value as it reads in a sentence."""
     match value:
         case dict():
             return "a table"
@@ -110,7 +67,12 @@ def _show(value: Any) -> str:  # noqa: ANN401 - whatever TOML can hold
             return "a list" if value else "an empty list"
         case bool():
             return str(value).lower()
-    text = repr(value) if isinstance(value, str) else str(value)
+        case int() if value.bit_length() > _DECIMAL_BITS:
+            text = hex(value)
+        case str():
+            text = repr(value)
+        case _:
+            text = str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

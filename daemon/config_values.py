@@ -1,19 +1,21 @@
-"""The types of the values in a configuration: what each accepts, and the sentence that refuses."""
+"""The readers of single values: what each accepts, and the sentence that refuses the rest."""
 
 import math
-import os
 import re
+import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Any, TypeVar
 
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
-from pydantic_core import PydanticCustomError
+
+from daemon.config_report import show, wrong
 
 PLACEHOLDERS = ("path", "relpath", "name", "watch", "step")
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+Read = Callable[[Any], T_co]
 
 _LONGEST = 3650 * 86400.0  # far beyond any use, and its microseconds still fit the database
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -22,113 +24,164 @@ _DURATION_FORMS = 'write a duration such as "250ms", "2s", "1m30s", "1h" or "2d"
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
-def wrong(found: str, remedy: str, *below: str | int) -> PydanticCustomError:
-    """What is wrong with a value, for the report; `below` leads to the key inside it."""
-    context = {"found": found, "remedy": remedy, "below": below}
-    return PydanticCustomError("treewarden", "{found}", context)
+def flag(value: object) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise wrong(value, "write true or false")
+    return value
 
 
-def _duration(value: object) -> float:
+def text(value: object) -> str:
+    """Any text."""
+    if not isinstance(value, str):
+        raise wrong(value, "write a text in quotes")
+    return value
+
+
+def some_text(value: object) -> str:
+    """Any text but an empty one."""
+    written = text(value)
+    if not written:
+        raise wrong(value, "it must not be empty")
+    return written
+
+
+def choice(allowed: tuple[str, ...]) -> Read[str]:
+    """One of a few words."""
+    *others, last = map(repr, allowed)
+    remedy = f"allowed: {', '.join(others)} or {last}" if others else f"allowed: {last}"
+
+    def read(value: object) -> str:
+        if not isinstance(value, str) or value not in allowed:
+            raise wrong(value, remedy)
+        return value
+
+    return read
+
+
+def whole(least: int, most: int | None = None) -> Read[int]:
+    """A whole number between two bounds, both allowed."""
+    remedy = f"write a whole number, {_bounds(least, most)}"
+
+    def read(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise wrong(value, remedy)
+        if value < least or (most is not None and value > most):
+            raise wrong(value, remedy)
+        return value
+
+    return read
+
+
+def number(least: float, most: float | None = None) -> Read[float]:
+    """A number between two bounds, both allowed."""
+    remedy = f"write a finite number, {_bounds(least, most)}"
+    highest = sys.float_info.max if most is None else most
+
+    def read(value: object) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise wrong(value, remedy)
+        if not least <= value <= highest:
+            raise wrong(value, remedy)
+        return float(value)
+
+    return read
+
+
+def _bounds(least: float, most: float | None) -> str:
+    return f"at least {least:g}" + ("" if most is None else f" and at most {most:g}")
+
+
+def duration(value: object) -> float:
+    """A span of time in seconds, perhaps none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise wrong(f"found {value!r}", _DURATION_FORMS)
+        raise wrong(value, _DURATION_FORMS)
     seconds = _seconds(value) if isinstance(value, str) else value
     if seconds is None:
-        raise wrong(f"found {value!r}", _DURATION_FORMS)
+        raise wrong(value, _DURATION_FORMS)
     if not 0 <= seconds <= _LONGEST:
-        raise wrong(f"found {value!r}", 'a duration is never negative, and at most "3650d"')
+        raise wrong(value, 'a duration is never negative, and at most "3650d"')
     return float(seconds)
 
 
-def _seconds(text: str) -> float | None:
-    match = _DURATION.fullmatch(text)
-    if not match or not text:
+def _seconds(written: str) -> float | None:
+    match = _DURATION.fullmatch(written)
+    if not match or not written:
         return None
     amounts = zip(match.groups(), _UNITS.values(), strict=True)
     return math.fsum(float(amount) * unit for amount, unit in amounts if amount)
 
 
-def _placed(value: object, info: ValidationInfo) -> Path:
-    if isinstance(value, Path):
-        return Path(os.path.realpath(value))
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise wrong(f"found {value!r}", "write a path in quotes")
-    return Path(os.path.realpath((info.context or Path()) / value))
+def span(value: object) -> float:
+    """A span of time in seconds, and not none."""
+    if not (seconds := duration(value)):
+        raise wrong(value, "it must be more than 0")
+    return seconds
 
 
-def _output(value: str, info: ValidationInfo) -> str:
-    return value if value == "stdout" else str(_placed(value, info))
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_.-]+", value):
-        raise wrong(f"found {value!r}", "use letters, digits, '_', '.' and '-', at least one")
+def folder(value: object) -> Path:
+    """A path, which `config_places` has made absolute if it could."""
+    if not isinstance(value, Path):
+        raise wrong(value, "write a path in quotes")
     return value
 
 
-def _pattern(value: str) -> str:
-    if "\n" in value or "\0" in value:
-        raise wrong(f"found {value!r}", "a pattern is one line; '?' stands for any one character")
-    if not _compiles(value):
-        raise wrong(f"found {value!r}, which is no gitignore pattern", "see 'man gitignore'")
-    if GitIgnoreSpecPattern(value).include is None:
+def output(value: object) -> str:
+    """Standard output, or the path of a file, made absolute like that of a folder."""
+    if value != "stdout" and not isinstance(value, Path):
+        raise wrong(value, 'write "stdout", or a path, as a text in quotes')
+    return str(value)
+
+
+def name(value: object) -> str:
+    """What stands in lines, in environment variables and in questions on the command line."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", value):
+        raise wrong(value, "use letters, digits, '_', '.' and '-', at least one, in quotes")
+    return value
+
+
+def pattern(value: object) -> str:
+    """A gitignore pattern that can match something."""
+    written = text(value)
+    if "\n" in written or "\0" in written:
+        raise wrong(value, "a pattern is one line; '?' stands for any one character")
+    if not _compiles(written):
+        found = f"found {show(value)}, which is no gitignore pattern"
+        raise wrong(value, "see 'man gitignore'", found)
+    if GitIgnoreSpecPattern(written).include is None:
         remedy = r"begin with '\#' for a name with a '#', and close each '['"
-        raise wrong(f"found {value!r}, which matches nothing", remedy)
-    return value
+        raise wrong(value, remedy, f"found {show(value)}, which matches nothing")
+    return written
 
 
-def _compiles(pattern: str) -> bool:
+def _compiles(written: str) -> bool:
     """Whether the pattern means what git means: pathspec only warns about `[[:alpha:]]`."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            GitIgnoreSpecPattern(pattern)
+            GitIgnoreSpecPattern(written)
         except (ValueError, re.error, FutureWarning):
             return False
     return True
 
 
-def _argument(value: str) -> str:
-    if "\0" in value:
-        raise wrong(f"found {value!r}", "an argument cannot hold a NUL")
-    for token in _BRACES.finditer(value):
+def argument(value: object) -> str:
+    """An argument of a command; a name in braces stands for something of the file's."""
+    written = text(value)
+    if "\0" in written:
+        raise wrong(value, "an argument cannot hold a NUL")
+    for token in _BRACES.finditer(written):
         known = token[1] in PLACEHOLDERS
         if not known and token[0] not in {"{{", "}}"}:
             allowed = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-            raise wrong(f"found {token[0]!r} in {value!r}", f"allowed: {allowed}, {{{{ and }}}}")
-    return value
+            found = f"found {token[0]!r} in {show(value)}"
+            raise wrong(value, f"allowed: {allowed}, {{{{ and }}}}", found)
+    return written
 
 
-def _command(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not value or not value[0]:
-        raise wrong("found no program", 'write a list: ["program", "argument", ...]')
-    return value
-
-
-def _any(value: tuple[T, ...]) -> tuple[T, ...]:
-    if not value:
-        raise wrong("found none", "write at least one")
-    return value
-
-
-def _store(value: object) -> object:
+def store(value: object) -> str:
+    """The one kind of database there is, and a word to who wants the one that will follow."""
     if isinstance(value, str) and value.startswith(("postgresql:", "postgres:")):
-        raise wrong("PostgreSQL is not supported by this version", 'the one store is "sqlite"')
-    return value
-
-
-# TOML has lists, the models have tuples: the outer type is lax, its elements stay strict.
-LIST = Field(strict=False)
-
-Duration = Annotated[float, BeforeValidator(_duration)]
-Span = Annotated[float, Field(gt=0), BeforeValidator(_duration)]
-Folder = Annotated[Path, BeforeValidator(_placed)]
-Output = Annotated[str, AfterValidator(_output)]
-Name = Annotated[str, AfterValidator(_name)]
-Patterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], LIST]
-Command = Annotated[
-    tuple[Annotated[str, AfterValidator(_argument)], ...], LIST, AfterValidator(_command)
-]
-# pydantic's own min_length counts only the elements that are right, and complains twice.
-NOT_EMPTY = AfterValidator(_any)
-
-Store = BeforeValidator(_store)
+        found = "PostgreSQL is not supported by this version"
+        raise wrong(value, 'the one store is "sqlite"', found)
+    return choice(("sqlite",))(value)

@@ -23,6 +23,10 @@ class TreewardenError(Exception):
     exit_code = 70
 
 
+# The way to a key of the configuration, such as ("watch", 0, "settle", "quiet").
+Location = tuple[str | int, ...]
+
+
 class Problem(NamedTuple):
     """One thing that is wrong with a configuration or its surroundings."""
 

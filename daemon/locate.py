@@ -1,7 +1,7 @@
 """Where the configuration, the state folder and the runtime folder are.
 
-The commands that must answer at once (`status`, `ls`, `show`) read no more of the configuration
-than this, so nothing here may import pydantic, which alone costs more than their whole answer.
+The commands that only read (`status`, `ls`, `show`) need no more of the configuration than this: it
+may be wrong elsewhere, and they answer all the same.
 """
 
 import os
@@ -66,9 +66,13 @@ def state_dir(raw: dict[str, Any], config_file: Path) -> Path:
 
 def runtime_dir(raw: dict[str, Any], config_file: Path) -> Path:
     """The folder reserved for sockets, found like the state folder, and by default inside it."""
-    configured = _configured(raw, "runtime_dir", config_file)
-    default = configured or _default_runtime() or state_dir(raw, config_file) / "run"
-    return Path(os.path.realpath(default))
+    return given_runtime_dir(raw, config_file) or state_dir(raw, config_file) / "run"
+
+
+def given_runtime_dir(raw: dict[str, Any], config_file: Path) -> Path | None:
+    """The runtime folder that the configuration or the environment names."""
+    given = _configured(raw, "runtime_dir", config_file) or _default_runtime()
+    return given and Path(os.path.realpath(given))
 
 
 def _configured(raw: dict[str, Any], key: str, config_file: Path) -> Path | None:
@@ -77,9 +81,17 @@ def _configured(raw: dict[str, Any], key: str, config_file: Path) -> Path | None
         raise _error(config_file, None, "found no table", "write a table: [daemon]", "daemon")
     if key not in table:
         return None
-    value = table[key]
+    if path := placed(table[key], config_file):
+        return path
+    raise _error(config_file, None, f"found {table[key]!r}", FOLDER, f"daemon.{key}")
+
+
+def placed(value: object, config_file: Path) -> Path | None:
+    """A path that is relative to the file's folder, without symbolic links, if it can be one."""
+    if isinstance(value, Path):  # it was placed before
+        return value
     if not isinstance(value, str) or not value or "\0" in value:
-        raise _error(config_file, None, f"found {value!r}", FOLDER, f"daemon.{key}")
+        return None
     return Path(os.path.realpath(config_file.absolute().parent / value))
 
 

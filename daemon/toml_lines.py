@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-Location = tuple[str | int, ...]
+from daemon.errors import Location
 
 _PART = r"""(?: [A-Za-z0-9_-]+ | "(?:\\.|[^"\\])*" | '[^']*' )"""
 _KEY = rf"(?P<key> {_PART} (?: [ \t]*\.[ \t]* {_PART} )* )"

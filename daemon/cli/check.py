@@ -19,7 +19,7 @@ def check(config: Path, *, as_json: bool) -> int:
     One line a finding: ok, warning or error, what it is about, the detail, the remedy. Ask as the
     user that the daemon runs as. Exit code 0 without an error, 78 with one.
     """
-    # Imported here: `--help` need not wait for pydantic.
+    # Imported here: `--help` need not wait for all that is looked at.
     from daemon.cli.checks.environment import examine  # noqa: PLC0415
     from daemon.config import load  # noqa: PLC0415
 

@@ -1,14 +1,13 @@
 """Which paths a watch wants, and how long a failed file waits."""
 
+import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from pathspec import PathSpec
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
-if TYPE_CHECKING:  # the fast commands match paths too, and pydantic would cost them their speed
-    from daemon.config import Backoff
+from daemon.config import Backoff
 
 _FOLDERS = 4096
 
@@ -49,13 +48,14 @@ class Matcher:
         return not any(self._pruned(folder[:end]) for end in ends if end)
 
 
-def backoff_seconds(backoff: "Backoff", failures: int, rand: float) -> float:
+def backoff_seconds(backoff: Backoff, failures: int, rand: float) -> float:
     """The wait after so many failures in a row; `rand` is from 0 to 1 and places it in the jitter.
 
     The cap is on the wait before jitter, so that files that reached it do not return in step.
     """
     try:
-        wait = min(backoff.first * backoff.factor ** (failures - 1), backoff.max)
+        # Not `**`, which would work out an integer of a billion digits.
+        wait = min(backoff.first * math.pow(backoff.factor, failures - 1), backoff.max)
     except OverflowError:
         wait = backoff.max
     return wait * (1 + backoff.jitter * (2 * rand - 1))

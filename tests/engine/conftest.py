@@ -134,7 +134,7 @@ def engine(tmp_path: Path, tree: Path) -> Open:
         names = ("load", "index", "ship")[:steps]
         step = [Step(name=n, command=("true",), concurrency=concurrency, attempts=3) for n in names]
         made = Watch(name="incoming", path=tree, settle=Settle(quiet=quiet), step=tuple(step))
-        async with open_rig(tmp_path, made.model_copy(update=watch), wrap) as rig:
+        async with open_rig(tmp_path, replace(made, **watch), wrap) as rig:
             if handler is not None:
                 (the_tree,) = rig.service.trees.values()
                 rig.service.dispatcher.add(the_tree, dict.fromkeys(names, handler))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from daemon import locate
 from daemon.config import Backoff, Config, Settle, load
@@ -75,8 +76,8 @@ def test_the_example_shows_every_option_and_its_default(tmp_path: Path) -> None:
     path.write_text("\n".join(shown))
     plain, full = load_in(tmp_path, EXAMPLE.read_text()), load(path)
     assert full.daemon.node == "files1"
-    assert full.model_copy(update={"daemon": plain.daemon}) == plain
-    assert full.daemon.model_copy(update={"node": plain.daemon.node}) == plain.daemon
+    daemon = replace(full.daemon, node=plain.daemon.node)
+    assert replace(full, daemon=daemon) == plain
     written = locate.read_toml(path)
     for table, model in (
         (written["daemon"], full.daemon),
@@ -86,7 +87,7 @@ def test_the_example_shows_every_option_and_its_default(tmp_path: Path) -> None:
         (written["watch"][0]["step"][0], full.watch[0].step[0]),
         (written["watch"][0]["step"][0]["backoff"], full.watch[0].step[0].backoff),
     ):
-        assert set(table) == set(type(model).model_fields)
+        assert set(table) == set(model.__struct_fields__)
 
 
 def load_in(folder: Path, text: str) -> Config:
@@ -220,6 +221,9 @@ BROKEN = [
     ('"{path}"', '"a}b"', 8, "watch[0].step[0].command[1]", "'}'", "}}"),
     ('"]', '"]\nconcurrency = 1025', 9, "watch[0].step[0].concurrency", "1025", "at most 1024"),
     ('"]', '"]\nattempts = true', 9, "watch[0].step[0].attempts", "true", "whole number"),
+    ('"]', f'"]\nattempts = "{"x" * 99}"', 9, "watch[0].step[0].attempts", "x...", "whole number"),
+    ('"]', f'"]\nconcurrency = 0x{"f" * 9000}', 9, "watch[0].step[0].concurrency", "0xf", "1024"),
+    ('"]', f'"]\nbackoff.factor = 0x{"f" * 900}', 9, "watch[0].step[0].backoff.factor", "0xf", "1"),
     ('"]', '"]\nattempts = 1.5', 9, "watch[0].step[0].attempts", "1.5", "whole number"),
     ('"]', '"]\nbackoff.jitter = nan', 9, "watch[0].step[0].backoff.jitter", "nan", "finite"),
     ('"]', '"]\nbackoff.jitter = 2', 9, "watch[0].step[0].backoff.jitter", "2", "at most 1"),
@@ -318,6 +322,27 @@ def test_a_tree_beside_the_socket(write: Write) -> None:
     """Only the state folder is closed to watches: a tree may be inside the runtime folder."""
     text = GOOD.replace('"state"', '"state"\nruntime_dir = "."')
     assert load(write(text)).watch[0].name == "in"
+
+
+def test_the_runtime_folder_follows_the_state_folder(write: Write, tmp_path: Path) -> None:
+    """Where nothing says otherwise it is inside the state folder that is configured."""
+    assert load(write(GOOD)).daemon.runtime_dir == tmp_path / "state" / "run"
+
+
+def test_both_own_folders_inside_a_tree(write: Write) -> None:
+    """Each that is written is a problem, also where one would lie inside the other by default."""
+    path = write(GOOD.replace('"state"', '"tree/state"\nruntime_dir = "tree/state/run"'))
+    assert summary(path) == [(2, "daemon.state_dir"), (3, "daemon.runtime_dir")]
+
+
+def test_a_model_made_by_hand_keeps_its_promise() -> None:
+    """What only the whole of a table shows is refused there too, and nothing changes later."""
+    with pytest.raises(ValueError, match=r"first: .* longer than max"):
+        Backoff(first=9.0, max=1.0)
+    with pytest.raises(AttributeError):
+        Backoff().max = 1.0  # type: ignore[misc]
+    with pytest.raises(ValueError, match="longer than max"):
+        replace(Backoff(), max=0.5)
 
 
 def test_no_home(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,9 +456,9 @@ def test_default_folders(
         assert found == Path(os.path.realpath(runtime))
 
 
-def test_locating_needs_no_pydantic() -> None:
-    """The commands that must answer at once do not pay for pydantic."""
-    program = "import sys, daemon.locate, daemon.core.policy; sys.exit('pydantic' in sys.modules)"
+def test_locating_needs_no_models() -> None:
+    """The commands that only read do not pay for what they need not check."""
+    program = "import sys, daemon.locate; sys.exit('daemon.config' in sys.modules)"
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", program], check=True, cwd=root)
 
