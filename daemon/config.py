@@ -23,6 +23,7 @@ Folder = Annotated[Path, values.folder]
 Duration = Annotated[float, values.duration]
 Span = Annotated[float, values.span]
 Count = Annotated[int, values.whole(1)]
+Share = Annotated[float, values.number(0, 1)]
 Patterns = Annotated[tuple[str, ...], listing(values.pattern)]
 
 
@@ -60,6 +61,8 @@ class Settle(Struct, frozen=True, kw_only=True):
 
     quiet: Duration = 2.0
     writers: Literal["probe", "ignore"] = "probe"
+    marker: Annotated[str | None, values.marker] = None
+    manifest: Annotated[str | None, values.glob] = None
 
 
 class Backoff(Struct, frozen=True, kw_only=True):
@@ -68,7 +71,7 @@ class Backoff(Struct, frozen=True, kw_only=True):
     first: Span = 1.0
     factor: Annotated[float, values.number(1)] = 2.0
     max: Span = 300.0
-    jitter: Annotated[float, values.number(0, 1)] = 0.2
+    jitter: Share = 0.2
 
     def __post_init__(self) -> None:
         """Refuse a first wait that is longer than the longest."""
@@ -102,6 +105,8 @@ class Watch(Struct, frozen=True, kw_only=True, dict=True):
     mode: Literal["auto", "inotify", "poll"] = "auto"
     reconcile: Span = 900.0
     poll: Span = 5.0
+    identity: Literal["stat", "content"] = "stat"
+    freeze_share: Share = 0.5
     create: bool = False
     interruptions: Count = 3
     settle: Settle = Settle()

@@ -22,6 +22,7 @@ _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION = re.compile("".join(rf"(?:([0-9]+(?:\.[0-9]+)?){unit})?" for unit in _UNITS))
 _DURATION_FORMS = 'write a duration such as "250ms", "2s", "1m30s", "1h" or "2d", or seconds'
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_MARKER = re.compile(r"[^{}/\0]*\{(?:name|stem)\}[^{}/\0]*")
 
 
 def flag(value: object) -> bool:
@@ -163,6 +164,26 @@ def _compiles(written: str) -> bool:
         except (ValueError, re.error, FutureWarning):
             return False
     return True
+
+
+def marker(value: object) -> str:
+    """The name of the file that says of another one that it is complete, made from its name."""
+    remedy = (
+        "write a file name with {name} or {stem} once, no other brace and no '/': '{name}.done'"
+    )
+    if not isinstance(value, str) or not _MARKER.fullmatch(value):
+        raise wrong(value, remedy)
+    if value == "{name}":
+        raise wrong(value, remedy, f"found {show(value)}, which is the file itself")
+    return value
+
+
+def glob(value: object) -> str:
+    """A shell pattern for the name of a file, in whichever folder."""
+    written = some_text(value)
+    if "/" in written or "\0" in written:
+        raise wrong(value, "write a pattern for a file's name alone, without a '/': '*.manifest'")
+    return written
 
 
 def argument(value: object) -> str:

@@ -69,15 +69,18 @@ def test_the_example_works_as_it_stands() -> None:
 
 
 def test_the_example_shows_every_option_and_its_default(tmp_path: Path) -> None:
-    """Uncommenting every option changes nothing but the name of the node."""
+    """Uncommenting every option changes nothing but those that have no default to show."""
     lines = EXAMPLE.read_text().splitlines()
     shown = [line.removeprefix("# ") if " = " in line else line for line in lines]
     path = tmp_path / "config.toml"
     path.write_text("\n".join(shown))
     plain, full = load_in(tmp_path, EXAMPLE.read_text()), load(path)
+    (watch,) = full.watch
     assert full.daemon.node == "files1"
+    assert (watch.settle.marker, watch.settle.manifest) == ("{name}.done", "*.manifest")
     daemon = replace(full.daemon, node=plain.daemon.node)
-    assert replace(full, daemon=daemon) == plain
+    settle = replace(watch.settle, marker=None, manifest=None)
+    assert replace(full, daemon=daemon, watch=(replace(watch, settle=settle),)) == plain
     written = locate.read_toml(path)
     for table, model in (
         (written["daemon"], full.daemon),
@@ -107,7 +110,8 @@ def test_defaults(write: Write, tmp_path: Path) -> None:
     assert (watch.include, watch.exclude, watch.create) == ((), (), False)
     assert (watch.existing, watch.mode, watch.interruptions) == ("process", "auto", 3)
     assert (watch.reconcile, watch.poll) == (900.0, 5.0)
-    assert watch.settle == Settle(quiet=2.0, writers="probe")
+    assert (watch.identity, watch.freeze_share) == ("stat", 0.5)
+    assert watch.settle == Settle(quiet=2.0, writers="probe", marker=None, manifest=None)
     assert (step.timeout, step.kill_after, step.concurrency, step.attempts) == (300.0, 5.0, 1, 5)
     assert step.backoff == Backoff(first=1.0, factor=2.0, max=300.0, jitter=0.2)
 
@@ -205,6 +209,14 @@ BROKEN = [
     ('"tree"', '"tree"\npoll = 0', 6, "watch[0].poll", "found 0", "more than 0"),
     ('"tree"', '"tree"\ninterruptions = 0', 6, "watch[0].interruptions", "0", "at least 1"),
     ('"tree"', '"tree"\nsettle.quiet = "x"', 6, "watch[0].settle.quiet", "'x'", "2s"),
+    ('"tree"', '"tree"\nidentity = "x"', 6, "watch[0].identity", "'x'", "'stat' or 'content'"),
+    ('"tree"', '"tree"\nfreeze_share = 1.1', 6, "watch[0].freeze_share", "1.1", "at most 1"),
+    ('"tree"', '"tree"\nfreeze_share = -1', 6, "watch[0].freeze_share", "-1", "at least 0"),
+    ('"tree"', '"tree"\nfreeze_share = "x"', 6, "watch[0].freeze_share", "'x'", "a finite number"),
+    ('"tree"', '"tree"\nsettle.marker = 5', 6, "watch[0].settle.marker", "found 5", "{stem}"),
+    ('"tree"', '"tree"\nsettle.manifest = ""', 6, "watch[0].settle.manifest", "''", "empty"),
+    ('"tree"', '"tree"\nsettle.manifest = "a/*"', 6, "watch[0].settle.manifest", "'a/*'", "'/'"),
+    ('"tree"', '"tree"\nsettle.manifest = ["*"]', 6, "watch[0].settle.manifest", "list", "text"),
     ('"tree"', '"tree"\nsettle = 5', 6, "watch[0].settle", "found 5", "table"),
     ('name = "in"\n', "", 3, "watch[0].name", "missing", 'name = "incoming"'),
     ('name = "in"', 'name = "a/b"', 4, "watch[0].name", "'a/b'", "letters"),
@@ -242,6 +254,27 @@ def test_each_problem_is_named(
     assert (problem.line, problem.key) == (line, key)
     assert found in problem.found
     assert remedy in problem.remedy
+
+
+NO_MARKERS = ["", "done", "{name}", "{path}.done", "{name}{stem}", "{name}.{name}", "{{name}}.done"]
+NO_MARKERS += ["{name}.}", "done/{name}", "{name}.a\\u0000", "{name!r}.done", "{}.done"]
+
+
+@pytest.mark.parametrize("written", NO_MARKERS)
+def test_no_markers(write: Write, written: str) -> None:
+    """A marker that would not tell of one file, or be in its folder, is refused with an example."""
+    path = write(GOOD.replace('"tree"', f'"tree"\nsettle.marker = "{written}"'))
+    (problem,) = problems(path)
+    assert (problem.line, problem.key) == (6, "watch[0].settle.marker")
+    assert "'{name}.done'" in problem.remedy
+
+
+@pytest.mark.parametrize("written", ["{name}.done", ".{stem}", "{stem}", "ok {stem} \u00fc\n"])
+def test_markers(write: Write, written: str) -> None:
+    """A marker has one placeholder, and beside it whatever a file's name may have."""
+    toml = written.replace("\n", "\\n")
+    path = write(GOOD.replace('"tree"', f'"tree"\nsettle.marker = "{toml}"'))
+    assert load(path).watch[0].settle.marker == written
 
 
 PLACEHOLDERS = ["{path}", "--in={relpath}", "{name}{watch}{step}", "{{path}}", "{{{path}}}", ""]
