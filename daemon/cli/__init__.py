@@ -1,5 +1,6 @@
 """The command line. Commands are imported when they are called: an answer takes under 100 ms."""
 
+import gc
 import sys
 from importlib import import_module
 
@@ -53,3 +54,6 @@ def main() -> None:
     except TreewardenError as error:
         click.echo(f"treewarden: {error}", err=True)
         sys.exit(error.exit_code)
+    finally:
+        # Or else the exit searches all that was imported for cycles to free: 8 ms of every answer.
+        gc.freeze()

@@ -296,14 +296,26 @@ def test_a_full_disk_under_standard_output(used: Site) -> None:
 def test_the_fast_commands_import_nothing_slow(used: Site, command: str) -> None:
     """An answer in under 100 ms has no room for asyncio or the daemon's other parts."""
     arguments = [command, "-c", str(used.config), *(["a.txt"] if command == "show" else [])]
-    ended = _python(
+    ended = _modules_after(arguments)
+    assert ended.returncode == 0, ended.stderr
+    assert not HEAVY & set(ended.stderr.split())
+
+
+def _modules_after(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command, and name on standard error all that was imported."""
+    return _python(
         f"import sys; sys.argv[1:] = {arguments!r}\n"
         "from daemon.cli import main\n"
         "try: main()\n"
         "finally: print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
     )
+
+
+def test_check_imports_nothing_slow(used: Site) -> None:
+    """It answers in under 100 ms as well, though it reads the patterns too, and all the rest."""
+    ended = _modules_after(["check", "-c", str(used.config)])
     assert ended.returncode == 0, ended.stderr
-    assert not HEAVY & set(ended.stderr.split())
+    assert HEAVY & set(ended.stderr.split()) == {"pathspec"}
 
 
 @ROOT_ONLY
@@ -400,6 +412,25 @@ def test_check_warns_of_a_program_that_is_not_there(site: Site) -> None:
     site.configure(site.watch('name = "load"\ncommand = ["no-such-program"]'))
     found = {f["what"]: f for f in objects(site, "check")}
     assert found["w.load.command"]["level"] == "warning"
+
+
+PROGRAMS = [("sh", "ok"), ("/bin/sh", "ok"), ("/bin", "warning"), ("/etc/passwd", "warning")]
+
+
+@pytest.mark.parametrize(("program", "level"), PROGRAMS)
+def test_check_looks_for_a_program_as_its_start_will(site: Site, program: str, level: str) -> None:
+    """On PATH or where its path says; neither a folder nor a file without the right will do."""
+    site.configure(site.watch(f'name = "load"\ncommand = ["{program}"]'))
+    found = {f["what"]: f for f in objects(site, "check")}
+    assert found["w.load.command"]["level"] == level
+
+
+def test_check_leaves_nothing_behind(used: Site) -> None:
+    """The file that it tries a lease on is gone when it ends."""
+    before = sorted(used.state.iterdir())
+    found = {f["what"]: f for f in objects(used, "check")}
+    assert found["daemon.state_dir.lease"]["detail"].startswith("a read lease tells")
+    assert sorted(used.state.iterdir()) == before
 
 
 def test_check_names_a_newer_database(used: Site) -> None:

@@ -6,7 +6,6 @@ What it finds holds for the user who asks, so ask as the user that the daemon ru
 import os
 import pwd
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,10 +115,17 @@ def _program(what: str, step: Step) -> Finding:
     if _PLACEHOLDER.search(program):
         return Finding("ok", what, f"{quoted(program)} depends on the file")
     program = program.replace("{{", "{").replace("}}", "}")
-    if found := shutil.which(program):
+    if found := _found(program):
         return Finding("ok", what, quoted(found))
     remedy = "install it, make it executable, or name its full path"
     return Finding("warning", what, f"{quoted(program)} is no program that can be run", remedy)
+
+
+def _found(program: str) -> str | None:
+    """Where a handler's start would find it. `shutil.which` knows as well: 2 ms of imports."""
+    folders = [""] if "/" in program else os.get_exec_path()
+    paths = (os.path.join(folder, program) for folder in folders)  # noqa: PTH118 - "" is no folder
+    return next((p for p in paths if os.access(p, os.X_OK) and Path(p).is_file()), None)
 
 
 def _trees(config: Config) -> Iterator[Finding]:

@@ -1,7 +1,6 @@
 """The daemon's own folders: may it write there, is there room, and does the file system do."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,17 +96,24 @@ def _lease(folder: Path) -> Finding:
     """Try it for real on a file of our own, made for that and gone again."""
     what = "daemon.state_dir.lease"
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".treewarden-") as probe:
-            path = os.fsencode(probe.name)
-            written = is_closed(path, fingerprint(os.fstat(probe.fileno())))
-            probe.file.close()
-            closed = is_closed(path, fingerprint(os.lstat(path)))
+        written, closed = _leases(folder / f".treewarden-{os.urandom(8).hex()}")
     except OSError as error:
         return Finding("error", what, f"no file can be made: {error.strerror}", "see to that disk")
     if (written, closed) == (False, True):
         return Finding("ok", what, "a read lease tells a file that is being written")
     detail = "no read leases here: a file counts as complete by its quiet time alone"
     return Finding("ok", what, detail)
+
+
+def _leases(path: Path) -> tuple[bool | None, bool | None]:
+    """What the probe says of a file while it is written, and after."""
+    name = os.fsencode(path)
+    try:
+        with path.open("xb") as file:
+            written = is_closed(name, fingerprint(os.fstat(file.fileno())))
+        return written, is_closed(name, fingerprint(path.lstat()))
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _database(folder: Path) -> Finding:
