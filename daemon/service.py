@@ -1,6 +1,7 @@
 """The composition root: builds the parts, starts them in order, and stops them in order."""
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -238,6 +239,11 @@ def tune_process() -> None:
     6,000, 22,800 at a hundred instead of 8,400 to 16,800, the same at a thousand.
     """
     sys.setswitchinterval(0.0005)
+    # What is here now stays; and what comes is freed by counting, for the nouns make no cycles:
+    # looking for them took a tenth of a scan's time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Handlers inherit this, and some programs close everything up to their limit one by one.
     wanted = DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, DESCRIPTORS)

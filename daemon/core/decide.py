@@ -79,20 +79,25 @@ def _anew(facts: Facts, to: State, _error: str | None) -> Row:
 
     What a removal plan has touched is not done any more, even if the very same file comes back.
     """
-    known = facts.row.done if facts.row.plan == "process" else None
-    return _next(
-        facts,
+    row = facts.row
+    known = row.done if row.plan == "process" else None
+    # By position: naming the fields to replace costs 2 us more, and every file passes here.
+    return Row(
+        row.id,
+        row.key,
         to,
-        seen=facts.seen,
-        digest=facts.digest,
-        plan="process",
-        step=facts.steps[0] if to == "ready" else None,
-        attempt=0,
-        failures=0,
-        interruptions=0,
-        due_at=facts.settle_at if to == "settling" else None,
-        done=facts.content if to == "done" and facts.seen else facts.inherited or known,
-        error=None,
+        row.version + 1,
+        facts.steps[0] if to == "ready" else None,
+        "process",
+        0,  # attempt
+        0,  # failures
+        0,  # interruptions
+        facts.seen,
+        facts.content if to == "done" and facts.seen else facts.inherited or known,
+        facts.now,
+        facts.settle_at if to == "settling" else None,
+        None,  # error
+        facts.digest,
     )
 
 

@@ -13,7 +13,6 @@ from daemon.core.model import Key, Record, Refused, Row, Trigger
 from daemon.core.texts import path_fields
 from daemon.engine.lines import (
     LEVELS,
-    fields_of,
     fields_of_attempt,
     level_of,
     make_logger,
@@ -145,9 +144,7 @@ class Journal:
             if record.seq <= self._rendered:
                 # Read back from the database before its writer told us of it.
                 continue
-            fields = fields_of(record)
-            write = self._write_at[level_of(record)]
-            write(record.event, _seq=record.seq, _at=record.at, **fields)
+            self._write_at[level_of(record)](record.event, _record=record)
             self._rendered = record.seq
 
     async def _catch_up(self) -> None:

@@ -17,6 +17,8 @@ from daemon.store.rows import record_of_transition
 RETRY_SECONDS = 0.5
 # Rows in memory, about 1 KB each.
 RECENT = 2_048
+# Nothing more is expected of a file in these for a while.
+_AT_REST = frozenset({"done", "gone"})
 Answer = TypeVar("Answer")
 
 
@@ -146,16 +148,16 @@ class Ledger:
         self._recent.pop(before.key, None)
         if not won:
             return None
-        self._recent[after.key] = after
-        if len(self._recent) > RECENT:
-            self._recent.popitem(last=False)
+        if after.state not in _AT_REST:
+            self._recent[after.key] = after
+            if len(self._recent) > RECENT:
+                self._recent.popitem(last=False)
         return after
 
     def _number(self, transition: Transition) -> tuple[Transition, Record]:
         self._seq += 1
-        if not transition.before.id:
+        if not transition.before.version:
             self._file_id += 1
-            before = replace(transition.before, id=self._file_id)
             after = replace(transition.after, id=self._file_id)
-            transition = replace(transition, before=before, after=after)
+            transition = replace(transition, after=after)
         return transition, record_of_transition(transition, self._seq)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import msgspec
 import structlog
+from msgspec import UNSET, Struct
 from structlog.typing import EventDict, FilteringBoundLogger
 
 from daemon.core.model import Record, Row, Trigger
@@ -36,6 +37,33 @@ _WHERE_THEY_APPLY = (
 
 _encode = msgspec.json.Encoder().encode
 Sink = Callable[[bytes, int | None], None]
+
+
+class _Line(Struct, omit_defaults=True, gc=False):
+    """The line of a committed transition, for the usual case: 1.1 us, a dict costs 3 us more."""
+
+    timestamp: str
+    level: str
+    event: str
+    outcome: str
+    attempt_id: str
+    file_id: int
+    watch: str
+    path: str
+    from_state: str
+    to_state: str
+    guard_result: bool | None
+    error: str | None
+    guard: object
+    version: int
+    step: object
+    attempt: object
+    duration_ms: object
+    size: object
+    due_at: object
+    evidence: object
+    cause: object
+    node: str
 
 
 def level_of(record: Record) -> str:
@@ -105,11 +133,57 @@ def _spelled(value: object) -> object:
 def _render(
     _logger: object, level: str, event: EventDict
 ) -> tuple[tuple[bytes, int | None], dict[str, Any]]:
-    """The last processor: keys in their documented order, as one line of JSON."""
-    seq = event.pop("_seq", None)
-    at = event.pop("_at", None) or time.time_ns() // 1000
-    name = event.pop("event")
-    line = {"timestamp": timestamp(at), "level": level, "event": name, **event}
+    """The last processor: keys in their documented order, as one line of JSON.
+
+    A committed transition comes as its `_record`, whose `seq` goes out with the line.
+    """
+    record: Record | None = event.pop("_record", None)
+    if record is None:
+        return (_line(level, time.time_ns() // 1000, event), None), {}
+    line = _usual(level, record)
+    if line is None or len(line) > LONGEST:
+        line = _line(level, record.at, {"event": record.event, **fields_of(record)})
+    return (line, record.seq), {}
+
+
+def _usual(level: str, record: Record) -> bytes | None:
+    """The line of a transition that neither moved its file nor has a path that is not UTF-8."""
+    try:
+        path = record.path.decode()
+    except UnicodeDecodeError:
+        return None
+    if record.old_path is not None:
+        return None
+    guard, step, error, due_at = record.guard, record.step, record.error, record.due_at
+    line = _Line(
+        timestamp(record.at),
+        level,
+        record.event,
+        "success",
+        record.attempt_id,
+        record.file_id,
+        record.watch,
+        path,
+        record.from_state,
+        record.to_state,
+        True if guard else None,
+        error,
+        UNSET if guard is None else guard,
+        record.version,
+        UNSET if step is None else step,
+        UNSET if record.attempt is None else record.attempt,
+        UNSET if record.duration_ms is None else record.duration_ms,
+        UNSET if record.size is None else record.size,
+        UNSET if due_at is None else timestamp(due_at),
+        UNSET if record.evidence is None else record.evidence,
+        UNSET if record.cause is None else record.cause,
+        record.node,
+    )
+    return _encode(line) + b"\n"
+
+
+def _line(level: str, at: int, event: EventDict) -> bytes:
+    line = {"timestamp": timestamp(at), "level": level, **event}
     try:
         encoded = _encode(line)
     except UnicodeEncodeError:  # an error's own words may name a file that is not UTF-8
@@ -117,7 +191,7 @@ def _render(
         encoded = _encode(line)
     if len(encoded) > LONGEST:
         encoded = _encode(_shorten(line))
-    return (encoded + b"\n", seq), {}
+    return encoded + b"\n"
 
 
 class _Sink:
@@ -130,7 +204,7 @@ class _Sink:
 def make_logger(level: str, write: Sink) -> FilteringBoundLogger:
     """A structlog logger of our own: an object, for a module-level one stays with its first stream.
 
-    `write` receives each line with the `_seq` that was logged with it.
+    `write` receives each line with the `seq` of the `_record` that it is about, if of any.
     """
     logger = structlog.wrap_logger(
         _Sink(write),

@@ -17,7 +17,8 @@ class Slot:
 
     def __init__(self) -> None:
         self.row: Row | None = None
-        self.waiting: deque[asyncio.Future[None]] = deque()
+        # Made when somebody has to wait, which is seldom.
+        self.waiting: deque[asyncio.Future[None]] | None = None
 
 
 class LockMap:
@@ -67,6 +68,8 @@ class Hold:
 
     async def _wait(self, slot: Slot) -> None:
         turn = asyncio.get_running_loop().create_future()
+        if slot.waiting is None:
+            slot.waiting = deque()
         slot.waiting.append(turn)
         try:
             await turn
@@ -78,7 +81,7 @@ class Hold:
 
 
 def _pass_on(slots: dict[Key, Slot], key: Key) -> None:
-    waiting = slots[key].waiting
+    waiting = slots[key].waiting or ()
     while waiting:
         turn = waiting.popleft()
         if not turn.done():

@@ -17,6 +17,7 @@ from daemon.engine.trees import Tree
 # States in which the disk may show that a file has settled.
 _SETTLES = frozenset({"untracked", "gone", "settling"})
 _UNSEEN = Look("unseen")
+_UNJUDGED = Facts(Row(0, Key("", b"")))
 
 
 class Turn:
@@ -44,9 +45,9 @@ class Turn:
         self.trigger = trigger
         self.slot = slot
         self.tree = tree
-        self.row = Row(0, trigger.key)
+        self.row = _UNJUDGED.row
         self.look = _UNSEEN
-        self.facts = Facts(self.row)
+        self.facts = _UNJUDGED
         self.event: Event | None = None
         self.origin: Origin | None = None
         self.result: Transition | Refused | None = None

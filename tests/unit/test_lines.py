@@ -8,7 +8,7 @@ import pytest
 
 from daemon.core.model import Key, Record, Row, Trigger
 from daemon.core.texts import timestamp
-from daemon.engine.lines import LONGEST, fields_of, fields_of_attempt, level_of, make_logger
+from daemon.engine.lines import LONGEST, fields_of_attempt, level_of, make_logger
 from daemon.schema import faults_of_line
 
 NASTY = [
@@ -47,7 +47,7 @@ def written(event: str, **fields: Any) -> list[tuple[bytes, int | None]]:
 
 
 def line_of(made: Record) -> tuple[bytes, dict[str, Any]]:
-    ((raw, seq),) = written(made.event, _seq=made.seq, _at=made.at, **fields_of(made))
+    ((raw, seq),) = written(made.event, _record=made)
     assert seq == made.seq
     line = json.loads(raw)
     assert faults_of_line(line) == []
