@@ -46,6 +46,15 @@ class Effects:
         self.seen.append(report)
         return report
 
+    def rest(self) -> list[bytes]:
+        """The reports that are there and were not read yet; waits for none."""
+        with suppress(BlockingIOError):
+            while chunk := os.read(self._fd, 65536):
+                self._bytes += chunk
+        *reports, self._bytes = self._bytes.split(b"\n")
+        self.seen += reports
+        return reports
+
     def close(self) -> None:
         os.close(self._fd)
 
