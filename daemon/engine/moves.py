@@ -1,6 +1,6 @@
 """What a rename does to rows: the file's row takes the new path, and whoever had it gives it up."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
@@ -24,22 +24,21 @@ class Moves:
         self._patience = patience
         self._node = node
         self._attempt_id = attempt_id
-        # Rows whose handler runs while their file stands elsewhere already.
+        # Rows whose file stands elsewhere already: they are not to vanish before they could move.
         self._awaited: set[int] = set()
 
-    def decides(self, turn: Turn, origin: Origin) -> bool:
-        """Give the turn its transitions, or let it wait; False: look no further than its path."""
+    def decides(self, turn: Turn, origin: Origin, group: Mapping[Key, Turn]) -> bool:
+        """Give the turn its transitions, or let it wait; False: look no further than its path.
+
+        `group`: the turns that are decided together, by path.
+        """
         row = turn.row
-        if origin.row.state == "processing":
-            self._awaited.add(origin.row.id)
-            return self._wait(turn)
         if row.id and row.state != "gone" and not _is_swapped(row, origin):
             # Another file had the path: it may itself have been renamed, and be found in a moment.
-            return self._overwritten(turn, origin) if turn.trigger.waited else self._wait(turn)
-        slot = self._locks.take_if_free(origin.row.key)
-        if slot is None:
-            return self._wait(turn)
-        turn.former = (origin.row.key, slot)
+            waited = turn.trigger.waited
+            return self._overwritten(turn, origin) if waited else self._wait(turn, origin)
+        if origin.row.state == "processing" or not self._take_former(turn, origin, group):
+            return self._wait(turn, origin)
         turn.result = self._move(turn, origin.row, turn.look.seen, turn.key)
         if row.id:
             turn.displaced = self._move(turn, row, origin.there, origin.row.key)
@@ -53,15 +52,29 @@ class Moves:
         return True
 
     def give_back(self, turn: Turn) -> None:
-        """Let go of the former path."""
+        """Let go of the former path. What stands there now, its next holder finds out."""
         if turn.former is not None:
             key, slot = turn.former
-            displaced = turn.displaced
-            slot.row = displaced.after if displaced else None
+            slot.row = None
             self._locks.give_back(key)
-            turn.former = turn.displaced = None
+        turn.former = turn.displaced = None
 
-    def _wait(self, turn: Turn) -> bool:
+    def _take_former(self, turn: Turn, origin: Origin, group: Mapping[Key, Turn]) -> bool:
+        """Hold the path that the row leaves; the two ends of a rename often come together."""
+        key = origin.row.key
+        other = group.get(key)
+        if other is not None:
+            if other.result is not None or other.lent or turn.lent:
+                return False
+            other.lent = True
+            other.slot.row = None
+            return True
+        slot = self._locks.take_if_free(key)
+        turn.former = (key, slot) if slot else None
+        return slot is not None
+
+    def _wait(self, turn: Turn, origin: Origin) -> bool:
+        self._awaited.add(origin.row.id)
         self._patience.wait(turn.trigger)
         return True
 

@@ -11,22 +11,19 @@ from itertools import count
 from msgspec.structs import replace
 
 from daemon.core.decide import OUTCOMES, decide
-from daemon.core.model import Refused, Row, Transition, Trigger
+from daemon.core.model import Event, Key, Refused, Row, Transition, Trigger
 from daemon.core.settle import Look
-from daemon.engine.batching import Batcher
 from daemon.engine.clock import AlarmClock, now_us
-from daemon.engine.disk import Question, look_at_all
 from daemon.engine.dispatcher import Dispatcher
+from daemon.engine.evidence import Evidence
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
 from daemon.engine.locks import LockMap
 from daemon.engine.moves import Moves
 from daemon.engine.patience import Patience
-from daemon.engine.renames import Renames
 from daemon.engine.trees import Tree
 from daemon.engine.turns import Turn
-from daemon.engine.worker import Worker
 from daemon.errors import StoreUnavailable
 
 # Looks that go through the verbs together: a task, a lock and a future each would cost 25 us.
@@ -64,11 +61,7 @@ class Pipeline:
         self._alarms = alarms
         self._locks = LockMap()
         self._patience = Patience(inbox)
-        self._disk = Worker("disk")
-        self._looks: Batcher[Question, Look] = Batcher(
-            lambda questions: self._disk.run(lambda: look_at_all(questions))
-        )
-        self._renames = Renames(trees, ledger, self._disk)
+        self._evidence = Evidence(trees, ledger)
         self._session = secrets.token_hex(4)
         self._attempts = count(1)
         self._moves = Moves(self._locks, self._patience, node, self._attempt_id)
@@ -84,7 +77,7 @@ class Pipeline:
                     task = tasks.create_task(self._finish(triggers))
                     task.add_done_callback(lambda _: limit.release())
         finally:
-            await self._disk.close()
+            await self._evidence.close()
 
     def drop_waiting(self) -> None:
         """The daemon stops: what waits for an explanation is found again by the next start."""
@@ -139,76 +132,59 @@ class Pipeline:
     async def _advance(self, turns: Sequence[Turn]) -> None:
         """Look, decide, commit; again from the start where somebody else moved the row on."""
         while turns:
-            current = await self._load(turns)
-            await self._look(current)
-            await self._find_origins(current)
+            current = await self._evidence.gather(turns)
             try:
-                for turn in current:
-                    turn.result = self._decide(turn)
+                self._decide_all(current)
                 turns = await self._commit([turn for turn in current if turn.transitions])
             finally:
                 for turn in current:
                     self._moves.give_back(turn)
 
-    async def _load(self, turns: Sequence[Turn]) -> Sequence[Turn]:
-        """Give each turn its row; those are left out whose row is not the one that was meant."""
-        unknown = [turn for turn in turns if turn.slot.row is None]
-        ask = [turn for turn in unknown if not self._is_new(turn)]
-        rows = await self._ledger.rows([turn.key for turn in ask]) if ask else ()
-        for turn, row in zip(ask, rows, strict=True):
-            turn.slot.row = row
+    def _decide_all(self, turns: Sequence[Turn]) -> None:
+        """Those first whose file has a row elsewhere: that row may be another turn's."""
+        group = {turn.key: turn for turn in turns}
         for turn in turns:
-            turn.row = turn.slot.row = turn.slot.row or Row(0, turn.key)
-        return [turn for turn in turns if not turn.is_stale]
-
-    def _is_new(self, turn: Turn) -> bool:
-        """A scan saw no row; if it was wrong, the insert loses, and that is found out then."""
-        return (
-            turn.trigger.found is not None
-            and turn.result is None
-            and not self._ledger.recalls(turn.key)
-        )
-
-    async def _look(self, turns: Sequence[Turn]) -> None:
-        ask = [turn for turn in turns if not turn.needs_no_look]
-        looks = await self._looks.ask([turn.question() for turn in ask]) if ask else ()
-        for turn, look in zip(ask, looks, strict=True):
-            turn.look = look
-            if look.kind == "error" and turn.trigger.event in OUTCOMES:
-                # How the handler fared is recorded, whatever the disk will not show.
-                turn.look = Look("file", turn.row.seen)
+            turn.result = None
+            if turn.origin is not None and not turn.lent:
+                turn.result = self._decide(turn, group)
         for turn in turns:
-            if turn.needs_no_look:
-                turn.look = Look("file", turn.trigger.found)
-            if turn.look.kind != "error":
-                turn.judge()
+            if turn.lent:
+                turn.lent = False
+                self._inbox.put(turn.trigger)
+            elif turn.origin is None:
+                turn.result = self._decide(turn, group)
 
-    async def _find_origins(self, turns: Sequence[Turn]) -> None:
-        strangers = [stranger for turn in turns if (stranger := turn.stranger())]
-        origins = await self._renames.origins(strangers)
-        for turn in turns:
-            turn.origin = origins.get(turn.key)
-
-    def _decide(self, turn: Turn) -> Result:
-        tree, row, look = turn.tree, turn.row, turn.look
-        if look.kind == "error":
+    def _decide(self, turn: Turn, group: Mapping[Key, Turn]) -> Result:
+        if turn.look.kind == "error":
             self._unseen(turn)
             return None
         event = turn.event
-        if event is None or (event == "discover" and not tree.matcher.wants(row.key.path)):
+        wanted = event != "discover" or turn.tree.matcher.wants(turn.key.path)
+        if event is None or not wanted:
             self._leave(turn)
             return None
-        if event == "vanish" and not self._may_vanish(turn):
-            return None
-        if turn.origin is not None and self._moves.decides(turn, turn.origin):
+        if turn.origin is not None and self._moves.decides(turn, turn.origin, group):
             return turn.result
-        attempt_id = self._attempt_id()
+        return self._judge(turn, event) if self._is_time(turn) else None
+
+    def _judge(self, turn: Turn, event: Event) -> Result:
+        look, attempt_id = turn.look, self._attempt_id()
         decision = decide(turn.facts, event, turn.trigger, attempt_id, self._node)
         if isinstance(decision, Refused):
-            self._journal.refused(turn.trigger, row, decision, attempt_id)
+            self._journal.refused(turn.trigger, turn.row, decision, attempt_id)
         elif event in {"settle", "discover"} and look.settled:
             return replace(decision, evidence=look.evidence)
         return decision
+
+    def _is_time(self, turn: Turn) -> bool:
+        """Whether what was seen may be concluded from, or has to wait for the rest of a rename."""
+        if turn.event == "vanish":
+            return self._may_vanish(turn)
+        if turn.is_replaced and not turn.trigger.waited:
+            # The row's own file may have been renamed, as a log is, and be found in a moment.
+            self._patience.wait(turn.trigger)
+            return False
+        return True
 
     def _may_vanish(self, turn: Turn) -> bool:
         """A removal waits: the file may stand under another path, or its root be away."""

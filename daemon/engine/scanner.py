@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from daemon.core.model import Key, Trigger
 from daemon.core.texts import path_fields
@@ -29,6 +29,8 @@ PAGE = 1_000
 SLICE = 500
 # What is new has so long to get on record before it is asked what is missing.
 SETTLE_SECONDS = 20.0
+# Paths that could not be read, in memory: past that no more are said.
+SAID = 1_000
 # Sorts after every path: no component of one has more than 255 bytes.
 _END = b"\xff" * 256
 
@@ -44,7 +46,7 @@ class Removals(Protocol):
 class Counts(Struct):
     """What a scan saw, and how many of the files differed from their rows.
 
-    `unannounced`: those of them that no hint in the inbox speaks of.
+    `unannounced`: those that no hint in the inbox speaks of. `shut`: what could not be read.
     """
 
     directories: int = 0
@@ -54,6 +56,7 @@ class Counts(Struct):
     missing: int = 0
     unreadable: int = 0
     unannounced: int = 0
+    shut: set[Key] = field(default_factory=set)
 
     @property
     def found(self) -> int:
@@ -70,6 +73,8 @@ class Scanner:
         self._journal = journal
         self._removals = removals
         self._disk = Worker("scan")
+        # What could not be read, so that it is said once and not with every scan.
+        self._said: set[Key] = set()
 
     async def close(self) -> None:
         """End the thread that reads directories."""
@@ -89,6 +94,8 @@ class Scanner:
                 sparse += found.sparse
         finally:
             self._inbox.scanning -= 1
+        if b"" in tops:
+            self._said = {key for key in self._said if key.watch != tree.name or key in counts.shut}
         for top in tops:
             sparse += await self._vanished(tree, top)
         if sparse:
@@ -181,8 +188,13 @@ class Scanner:
             yield await self._disk.run(partial(missing_in, tree, chunk[: len(rows)], rows))
 
     def _cannot_read(self, tree: Tree, path: bytes, error: str, counts: Counts) -> None:
-        """What cannot be listed or looked at keeps its rows as they are, and is said."""
+        """What cannot be listed or looked at keeps its rows as they are, and is said once."""
         counts.unreadable += 1
+        key = Key(tree.name, path)
+        counts.shut.add(key)
+        if key in self._said or len(self._said) >= SAID:
+            return
+        self._said.add(key)
         self._journal.daemon(
             "degraded",
             "warning",

@@ -24,7 +24,8 @@ class Turn:
     """A trigger that holds its path. `result` is what came of it; None: nothing had to.
 
     Where it moves a row: `former` is the path that the row leaves, held as well, and `displaced`
-    what becomes of the row that had this one.
+    what becomes of the row that had this one. `lent`: another turn moves the row of this path away,
+    so it is to be looked at again.
     """
 
     __slots__ = (
@@ -32,6 +33,7 @@ class Turn:
         "event",
         "facts",
         "former",
+        "lent",
         "look",
         "origin",
         "result",
@@ -53,6 +55,7 @@ class Turn:
         self.result: Transition | Refused | None = None
         self.former: tuple[Key, Slot] | None = None
         self.displaced: Transition | None = None
+        self.lent = False
 
     @property
     def transitions(self) -> list[Transition]:
@@ -76,6 +79,17 @@ class Turn:
         """A scan has just seen a file that is to be adopted as it is."""
         found = self.trigger.found
         return found is not None and found.ctime_ns // 1000 < self.tree.adopt_before
+
+    @property
+    def is_replaced(self) -> bool:
+        """Another file has taken the place of the one that the row knows."""
+        seen, known = self.look.seen, self.row.seen
+        return (
+            self.event == "change"
+            and seen is not None
+            and known is not None
+            and seen.ino != known.ino
+        )
 
     def question(self) -> Question:
         """What to ask the disk."""

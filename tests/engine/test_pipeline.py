@@ -113,7 +113,8 @@ async def test_another_inode_is_a_change(engine: Open, tree: Path) -> None:
         (tree / "b").write_text("bbbb")
         os.utime(tree / "b", ns=(times.st_atime_ns, times.st_mtime_ns))
         (tree / "b").rename(tree / "a")
-        result = await rig.send(path, "look")
+        assert await rig.send(path, "look") is None
+        result = await rig.send(path, "look", waited=True)
         assert isinstance(result, Transition)
         assert result.event == "change"
 
@@ -126,7 +127,7 @@ async def test_safe_save(engine: Open, tree: Path) -> None:
         aside = rig.write(".a.tmp", "new\n")
         (tree / ".a.tmp").rename(tree / "a")
         await rig.send(aside, "look")
-        await rig.send(path, "look")
+        await rig.send(path, "look", waited=True)
         assert (await rig.row(aside)).id == 0
         assert (await rig.row(path)).state == "settling"
 

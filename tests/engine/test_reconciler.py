@@ -155,6 +155,7 @@ async def test_unreadable_directory(
         counts = await scan.run()
         assert (counts.unreadable, counts.missing) == (1, 0)
         assert [await scan.state(name) for name in ("shut/a", "shut/e/a")] == ["ready"] * 2
+        await scan.run()
         (line,) = [x for x in await rig.lines() if x["event"] == "daemon.degraded"]
         assert (line["path"], line["error"]) == ("shut", os.strerror(13))
 

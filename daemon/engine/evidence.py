@@ -1,0 +1,75 @@
+"""The first verb: what ledger and disk say about some paths, asked in a few hops for all."""
+
+from collections.abc import Mapping, Sequence
+
+from daemon.core.decide import OUTCOMES
+from daemon.core.model import Row
+from daemon.core.settle import Look
+from daemon.engine.batching import Batcher
+from daemon.engine.disk import Question, look_at_all
+from daemon.engine.ledger import Ledger
+from daemon.engine.renames import Renames
+from daemon.engine.trees import Tree
+from daemon.engine.turns import Turn
+from daemon.engine.worker import Worker
+
+
+class Evidence:
+    """Gathers for turns what they are to be judged by: row, look, and a row under another path."""
+
+    def __init__(self, trees: Mapping[str, Tree], ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._disk = Worker("disk")
+        self._looks: Batcher[Question, Look] = Batcher(
+            lambda questions: self._disk.run(lambda: look_at_all(questions))
+        )
+        self._renames = Renames(trees, ledger, self._disk)
+
+    async def close(self) -> None:
+        """End the thread that looks."""
+        await self._disk.close()
+
+    async def gather(self, turns: Sequence[Turn]) -> Sequence[Turn]:
+        """Complete the turns; those are left out whose row is not the one that was meant."""
+        current = await self._load(turns)
+        await self._look(current)
+        await self._find_origins(current)
+        return current
+
+    async def _load(self, turns: Sequence[Turn]) -> Sequence[Turn]:
+        unknown = [turn for turn in turns if turn.slot.row is None]
+        ask = [turn for turn in unknown if not self._is_new(turn)]
+        rows = await self._ledger.rows([turn.key for turn in ask]) if ask else ()
+        for turn, row in zip(ask, rows, strict=True):
+            turn.slot.row = row
+        for turn in turns:
+            turn.row = turn.slot.row = turn.slot.row or Row(0, turn.key)
+        return [turn for turn in turns if not turn.is_stale]
+
+    def _is_new(self, turn: Turn) -> bool:
+        """A scan saw no row; if it was wrong, the insert loses, and that is found out then."""
+        return (
+            turn.trigger.found is not None
+            and turn.result is None
+            and not self._ledger.recalls(turn.key)
+        )
+
+    async def _look(self, turns: Sequence[Turn]) -> None:
+        ask = [turn for turn in turns if not turn.needs_no_look]
+        looks = await self._looks.ask([turn.question() for turn in ask]) if ask else ()
+        for turn, look in zip(ask, looks, strict=True):
+            turn.look = look
+            if look.kind == "error" and turn.trigger.event in OUTCOMES:
+                # How the handler fared is recorded, whatever the disk will not show.
+                turn.look = Look("file", turn.row.seen)
+        for turn in turns:
+            if turn.needs_no_look:
+                turn.look = Look("file", turn.trigger.found)
+            if turn.look.kind != "error":
+                turn.judge()
+
+    async def _find_origins(self, turns: Sequence[Turn]) -> None:
+        strangers = [stranger for turn in turns if (stranger := turn.stranger())]
+        origins = await self._renames.origins(strangers)
+        for turn in turns:
+            turn.origin = origins.get(turn.key)
