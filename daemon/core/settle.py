@@ -53,13 +53,16 @@ def look_again_at(look: Look, now: int, quiet: int, *, own_clock: bool = True) -
     """When a file that has not settled is worth another look.
 
     A file that is quiet but open is probed at an eighth of its age, from 50 ms to 1 s: soon after
-    it was opened, rarely when it has been open for an hour.
+    it was opened, rarely when it has been open for an hour. But no later than after the quiet
+    time, or 50 ms: no event tells of the last close, and within `quiet` and 100 ms of it the file
+    is to be ready.
     """
     if look.seen is None:
         return now + quiet
     last = max(look.seen.mtime_ns, look.seen.ctime_ns) // 1000
     if look.quiet:
-        return now + min(PROBE_LONGEST_US, max(PROBE_FIRST_US, (now - last) // 8))
+        longest = min(PROBE_LONGEST_US, max(PROBE_FIRST_US, quiet))
+        return now + min(longest, max(PROBE_FIRST_US, (now - last) // 8))
     # One microsecond more than the rounded-down times say, or the alarm may come just too early.
     known = own_clock and now - quiet < last <= now
     return last + quiet + 1 if known else now + quiet

@@ -84,6 +84,21 @@ def test_look_again_at(look: Look, at: int) -> None:
     assert look_again_at(look, NOW, QUIET) == at
 
 
+@pytest.mark.parametrize("quiet", [0, 20_000, PROBE_FIRST_US, 300_000, SECOND, 60 * SECOND])
+def test_the_last_close_is_found_out_in_time(quiet: int) -> None:
+    """However long a file has been open, its next probe is due within the quiet time and 100 ms.
+
+    Past an age of eight times the longest wait it is that wait: 50 ms, the quiet time, or 1 s.
+    """
+    waits = [
+        look_again_at(Look("file", written(NOW - age), quiet=True), NOW, quiet) - NOW
+        for age in (0, quiet, 7 * quiet, 8 * SECOND, 900 * SECOND)
+    ]
+    assert waits == sorted(waits)
+    assert waits[0] == PROBE_FIRST_US
+    assert waits[-1] == min(PROBE_LONGEST_US, max(PROBE_FIRST_US, quiet)) < quiet + 100_000
+
+
 def test_the_next_look_finds_it_quiet() -> None:
     """A file that stays as it is has settled at the very time for which the look was planned."""
     for nanoseconds in range(0, QUIET * 1000, 76_543_211):
