@@ -5,27 +5,13 @@ import json
 import os
 import socket
 import sqlite3
-import subprocess
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
+from tests.acceptance.mounts import UNPRIVILEGED, needs_mounts
 from tests.acceptance.sites import Site
 
 STEP = 'name = "s"\ncommand = ["/bin/true"]'
-# Without these two, root is refused what a file's mode refuses, as anybody is.
-UNPRIVILEGED = (
-    ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
-)
-
-
-def may_mount() -> bool:
-    allowed = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
-    return os.geteuid() == 0 and allowed.returncode == 0
-
-
-needs_mounts = pytest.mark.skipif(not may_mount(), reason="needs root and mount namespaces")
 
 
 def test_a_bad_configuration_is_refused_with_all_its_errors(site: Site) -> None:
