@@ -25,10 +25,19 @@ _RECORD = """t.seq, t.file_id, f.watch, f.directory, f.name, (
 
 @cache
 def load_queries(resource: str) -> dict[str, str]:
-    """Name to statement, for each `-- name:` block of a file in `store/sql`."""
+    """Name to statement, for each `-- name:` block of a file in `store/sql`.
+
+    `{values}` in one stands for as many rows of parameters as it is run with: see `for_rows`.
+    """
     text = (_SQL / resource).read_text(encoding="utf-8")
     text = text.replace("{columns}", FILE_COLUMNS).replace("{record}", _RECORD)
     return {name: sql.strip() for name, sql in _NAMED.findall(text)}
+
+
+@cache
+def for_rows(sql: str, rows: int, columns: int) -> str:
+    """The statement with its `{values}` written out: (?, ?), (?, ?), ..."""
+    return sql.replace("{values}", ", ".join([f"({', '.join('?' * columns)})"] * rows))
 
 
 def load_migrations() -> list[str]:

@@ -18,7 +18,7 @@ import aiosqlite
 from daemon.core.model import Key, Record, Row, Transition
 from daemon.errors import StoreLost, StoreTooNew, StoreUnavailable
 from daemon.store import Known, LastIds, WatchMark
-from daemon.store.queries import load_migrations, load_queries
+from daemon.store.queries import for_rows, load_migrations, load_queries
 from daemon.store.rows import Values, record_of, row_of
 from daemon.store.writing import apply
 
@@ -102,7 +102,7 @@ class SqliteStore:
             size = next(n for n in _KEY_CHUNKS if n >= len(chunk))
             named = [(key.watch, key.directory, key.name) for key in chunk]
             padded = [*named, *[_NO_KEY] * (size - len(chunk))]
-            sql = SQL["select_files_by_path"].replace("{values}", ", ".join(["(?, ?, ?)"] * size))
+            sql = for_rows(SQL["select_files_by_path"], size, len(_NO_KEY))
             values = [value for key in padded for value in key]
             found.update((row.key, row) for row in map(row_of, await self._fetch(sql, values)))
         return [found.get(key) for key in keys]

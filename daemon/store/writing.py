@@ -2,14 +2,16 @@
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from daemon.core.model import Record, Row, Transition
-from daemon.store.queries import load_queries
+from daemon.store.queries import for_rows, load_queries
 from daemon.store.rows import Values, record_values, row_values
 
 SQL = load_queries("queries.sql")
+_SMALL = 32
+_SIZES = (256, 128, 64, _SMALL)
 
 
 def apply(
@@ -52,32 +54,32 @@ def _apply_all(db: sqlite3.Connection, batch: Sequence[tuple[Transition, Record]
     known = [t for t, _ in batch if t.before.version]
     same = [state_values(t) for t in known if t.before.seen is t.after.seen]
     other = [update_values(t) for t in known if t.before.seen is not t.after.seen]
-    if new and _changed(db, "insert_file_if_new", new) != len(new):
+    if new and _changed(db, "insert_files_if_new", new) != len(new):
         return False
-    if same and _changed(db, "update_state_if_version", same) != len(same):
+    if same and _changed(db, "update_states_if_version", same) != len(same):
         return False
-    if other and _changed(db, "update_file_if_version", other) != len(other):
+    if other and _changed(db, "update_files_if_version", other) != len(other):
         return False
     _rename(db, [t for t in known if t.before.key != t.after.key])
-    _changed(db, "insert_transition", (record_values(record) for _, record in batch))
+    _changed(db, "insert_transitions", [record_values(record) for _, record in batch])
     return True
 
 
 def _apply_one(db: sqlite3.Connection, transition: Transition, record: Record) -> bool:
     if transition.before.version:
-        changed = _changed(db, "update_file_if_version", [update_values(transition)])
+        changed = _changed(db, "update_files_if_version", [update_values(transition)])
     else:
-        changed = _changed(db, "insert_file_if_new", [row_values(transition.after)])
+        changed = _changed(db, "insert_files_if_new", [row_values(transition.after)])
     if changed:
-        _changed(db, "insert_transition", [record_values(record)])
+        _changed(db, "insert_transitions", [record_values(record)])
     return bool(changed)
 
 
 def _rename(db: sqlite3.Connection, moved: Sequence[Transition]) -> None:
     """Give the moved rows their new paths, all of which are free or of rows among them."""
     if moved:
-        _changed(db, "vacate_path_if_version", [(t.after.id, t.after.version) for t in moved])
-        _changed(db, "rename_file_if_version", [_path_values(t.after) for t in moved])
+        _changed(db, "vacate_paths_if_version", [(t.after.id, t.after.version) for t in moved])
+        _changed(db, "rename_files_if_version", [_path_values(t.after) for t in moved])
 
 
 def _is_there(db: sqlite3.Connection, transition: Transition) -> bool:
@@ -95,18 +97,20 @@ def _count(db: sqlite3.Connection, written: Sequence[Transition]) -> None:
         moves[after.key.watch, after.state] += 1
         if before.version:
             moves[before.key.watch, before.state] -= 1
-    _changed(db, "add_to_count", [(*where, by) for where, by in moves.items() if by])
+    db.executemany(SQL["add_to_count"], [(*where, by) for where, by in moves.items() if by])
 
 
 def update_values(transition: Transition) -> Values:
-    """In the order of `update_file_if_version`."""
-    return (*row_values(transition.after)[4:], transition.before.id, transition.before.version)
+    """In the order of `update_files_if_version`."""
+    return (transition.before.id, transition.before.version, *row_values(transition.after)[4:])
 
 
 def state_values(transition: Transition) -> Values:
-    """In the order of `update_state_if_version`."""
+    """In the order of `update_states_if_version`."""
     row, before = transition.after, transition.before
     return (
+        before.id,
+        before.version,
         row.state,
         row.version,
         row.step,
@@ -118,16 +122,30 @@ def state_values(transition: Transition) -> Values:
         row.at,
         row.due_at,
         row.error,
-        before.id,
-        before.version,
     )
 
 
 def _path_values(row: Row) -> Values:
-    """In the order of `rename_file_if_version`."""
-    return (*row_values(row)[1:4], row.id, row.version)
+    """In the order of `rename_files_if_version`."""
+    return (row.id, row.version, *row_values(row)[1:4])
 
 
-def _changed(db: sqlite3.Connection, name: str, values: Iterable[Values]) -> int:
-    """Run one statement for each of the values; the number of rows changed in all."""
-    return db.executemany(SQL[name], values).rowcount
+def _changed(db: sqlite3.Connection, name: str, values: Sequence[Values]) -> int:
+    """Run one statement for many rows; the number of rows changed in all.
+
+    Not `executemany`: that gives the interpreter lock away at every row, and waits up to the switch
+    interval to get it back from a busy loop. Measured beside one: 484 us a row, and 23 us so.
+    """
+    changed = at = 0
+    while at < len(values):
+        size = _size(len(values) - at)
+        rows = values[at : at + size]
+        sql = for_rows(SQL[name], size, len(rows[0]))
+        changed += db.execute(sql, [value for row in rows for value in row]).rowcount
+        at += size
+    return changed
+
+
+def _size(rows: int) -> int:
+    """How many to write at once: any number up to 32, so that few statements are prepared."""
+    return rows if rows <= _SMALL else next(size for size in _SIZES if size <= rows)

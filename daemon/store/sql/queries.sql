@@ -1,40 +1,45 @@
--- name: insert_file_if_new
--- A file is seen for the first time; nothing happens where its path already has a row.
+-- name: insert_files_if_new
+-- Files are seen for the first time; nothing happens where a path already has a row.
 INSERT OR IGNORE INTO files (
     id, watch, directory, name, state, version, step, plan, attempt, failures, interruptions,
     size, mtime_ns, ctime_ns, ino, dev, done, at, due_at, error, digest
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+) VALUES {values};
 
--- name: update_file_if_version
--- A file moves on by one version, if it still has the version that the decision was made on.
+-- name: update_files_if_version
+-- Files move on by one version, if they still have the version that the decision was made on.
 -- The path is left out: naming indexed columns would rewrite their index on every transition.
 UPDATE files SET
-    state = ?, version = ?, step = ?, plan = ?, attempt = ?, failures = ?, interruptions = ?,
-    size = ?, mtime_ns = ?, ctime_ns = ?, ino = ?, dev = ?, done = ?, at = ?, due_at = ?, error = ?,
-    digest = ?
-WHERE id = ? AND version = ?;
+    state = new.column3, version = new.column4, step = new.column5, plan = new.column6,
+    attempt = new.column7, failures = new.column8, interruptions = new.column9,
+    size = new.column10, mtime_ns = new.column11, ctime_ns = new.column12, ino = new.column13,
+    dev = new.column14, done = new.column15, at = new.column16, due_at = new.column17,
+    error = new.column18, digest = new.column19
+FROM (VALUES {values}) AS new WHERE files.id = new.column1 AND files.version = new.column2;
 
--- name: update_state_if_version
+-- name: update_states_if_version
 -- The same, where what the row shows of the disk stays: its inode's index is not rewritten.
 UPDATE files SET
-    state = ?, version = ?, step = ?, plan = ?, attempt = ?, failures = ?, interruptions = ?,
-    done = ?, at = ?, due_at = ?, error = ?
-WHERE id = ? AND version = ?;
+    state = new.column3, version = new.column4, step = new.column5, plan = new.column6,
+    attempt = new.column7, failures = new.column8, interruptions = new.column9,
+    done = new.column10, at = new.column11, due_at = new.column12, error = new.column13
+FROM (VALUES {values}) AS new WHERE files.id = new.column1 AND files.version = new.column2;
 
--- name: vacate_path_if_version
--- A file that has just moved on by one version leaves its path: two may exchange theirs.
-UPDATE files SET name = CAST(x'00' || id AS BLOB) WHERE id = ? AND version = ?;
+-- name: vacate_paths_if_version
+-- Files that have just moved on by one version leave their paths: two may exchange theirs.
+UPDATE files SET name = CAST(x'00' || files.id AS BLOB)
+FROM (VALUES {values}) AS new WHERE files.id = new.column1 AND files.version = new.column2;
 
--- name: rename_file_if_version
--- A file that has just moved on by one version has a new path.
-UPDATE files SET watch = ?, directory = ?, name = ? WHERE id = ? AND version = ?;
+-- name: rename_files_if_version
+-- Files that have just moved on by one version have new paths.
+UPDATE files SET watch = new.column3, directory = new.column4, name = new.column5
+FROM (VALUES {values}) AS new WHERE files.id = new.column1 AND files.version = new.column2;
 
--- name: insert_transition
--- A transition is on record.
+-- name: insert_transitions
+-- Transitions are on record.
 INSERT INTO transitions (
     seq, file_id, trigger, from_state, to_state, version, attempt_id, node, at,
     guard, cause, evidence, step, attempt, duration_ms, size, due_at, old_path, error
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+) VALUES {values};
 
 -- name: add_to_count
 -- So many files more (or fewer) of a watch are in a state.
@@ -61,7 +66,7 @@ SELECT
     (SELECT coalesce(max(seq), 0) FROM journal);
 
 -- name: select_files_by_path
--- The rows of some paths; the values are put in as (?, ?, ?), ...
+-- The rows of some paths.
 SELECT {columns} FROM files WHERE (watch, directory, name) IN (VALUES {values});
 
 -- name: select_files_by_inode
