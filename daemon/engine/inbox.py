@@ -32,6 +32,8 @@ class Inbox:
         self._limit = limit
         self._facts: deque[Trigger] = deque()
         self._looks: OrderedDict[Key, Trigger] = OrderedDict()
+        self._bundles: deque[list[Trigger]] = deque()
+        self._bundled = 0
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -46,7 +48,7 @@ class Inbox:
         self._suspected = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._facts) + len(self._looks)
+        return len(self._facts) + len(self._looks) + self._bundled
 
     def put(self, trigger: Trigger) -> None:
         """Put it in at once, whatever is there already. Sources that can wait use `offer`."""
@@ -60,6 +62,9 @@ class Inbox:
             # It knows more than the one that waits: what stood there a quiet time ago, or that
             # nothing has come to explain what is missing.
             self._looks[trigger.key] = trigger
+        self._put_in()
+
+    def _put_in(self) -> None:
         self._idle.clear()
         self._filled.set()
         if len(self) >= self._limit:
@@ -75,17 +80,36 @@ class Inbox:
         for trigger in triggers:
             await self.offer(trigger)
 
+    async def offer_bundle(self, looks: list[Trigger]) -> None:
+        """Put in what goes through the verbs together, when there is room; never merged."""
+        await self._room.wait()
+        self._bundles.append(looks)
+        self._bundled += len(looks)
+        self._unfinished += len(looks)
+        self._put_in()
+
     async def take(self, limit: int = 1) -> list[Trigger]:
-        """The next triggers, at least one. Whoever takes them says `finished` for all of them."""
+        """The next triggers, at least one. Whoever takes them says `finished` for all of them.
+
+        What has happened, and what is looked at on a hint, goes before what a scan found.
+        """
         while not len(self):
             self._filled.clear()
             await self._filled.wait()
-        facts, looks = self._facts, self._looks
-        taken = [facts.popleft() for _ in range(min(limit, len(facts)))]
-        taken += [looks.popitem(last=False)[1] for _ in range(min(limit - len(taken), len(looks)))]
+        taken = self._next_triggers(limit)
         if len(self) < self._limit:
             self._room.set()
         return taken
+
+    def _next_triggers(self, limit: int) -> list[Trigger]:
+        facts, looks = self._facts, self._looks
+        if not facts and not looks:
+            bundle = self._bundles.popleft()
+            self._bundled -= len(bundle)
+            return bundle
+        taken = [facts.popleft() for _ in range(min(limit, len(facts)))]
+        wanted = min(limit - len(taken), len(looks))
+        return taken + [looks.popitem(last=False)[1] for _ in range(wanted)]
 
     def hold(self) -> None:
         """Somebody keeps a trigger back: it counts as unfinished until it is `put` or dropped."""

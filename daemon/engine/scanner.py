@@ -11,7 +11,7 @@ from typing import Protocol
 
 from msgspec import Struct, field
 
-from daemon.core.model import Key, Trigger
+from daemon.core.model import Fingerprint, Key, Trigger
 from daemon.core.texts import path_fields
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
@@ -27,6 +27,8 @@ CHUNK = 64
 PAGE = 1_000
 # Triggers that are put in before the loop is given to others.
 SLICE = 500
+# New files that go through the verbs together.
+BUNDLE = 256
 # What is new has so long to get on record before it is asked what is missing.
 SETTLE_SECONDS = 20.0
 # Paths that could not be read, in memory: past that no more are said.
@@ -139,8 +141,24 @@ class Scanner:
         for path, error in found.unreadable:
             self._cannot_read(tree, path, error, counts)
         looks = [Trigger(Key(tree.name, p), "look", "scan") for p in found.back + found.changed]
-        looks += [Trigger(Key(tree.name, p), "look", "scan", found=seen) for p, seen in found.new]
         await self._offer(looks, counts)
+        for start in range(0, len(found.new), BUNDLE):
+            await self._offer_new(tree, found.new[start : start + BUNDLE], counts)
+
+    async def _offer_new(
+        self, tree: Tree, new: Sequence[tuple[bytes, Fingerprint]], counts: Counts
+    ) -> None:
+        """What a scan finds new is by far the most, and nobody else speaks of most of it."""
+        name, awaited = tree.name, self._inbox.awaits
+        looks = [
+            Trigger(key, "look", "scan", found=seen)
+            for path, seen in new
+            if not awaited(key := Key(name, path))
+        ]
+        counts.unannounced += len(looks)
+        if looks:
+            await self._inbox.offer_bundle(looks)
+            await asyncio.sleep(0)
 
     async def _offer(self, looks: Sequence[Trigger], counts: Counts) -> None:
         for start in range(0, len(looks), SLICE):

@@ -107,7 +107,8 @@ class Turn:
     def stranger(self) -> Stranger | None:
         """The file, if its inode is new at this path: it may have a row under another."""
         seen, known = self.look.seen, self.row.seen
-        if seen is None or self.event not in {"discover", "change"}:
+        if seen is None or self.event not in {"discover", "change"} or self.needs_no_look:
+            # A rename sets ctime: what is adopted has had its path since before the watch began.
             return None
         if known is not None and known.ino == seen.ino:
             return None
@@ -117,19 +118,22 @@ class Turn:
         tree, row, look, trigger = self.tree, self.row, self.look, self.trigger
         now = now_us()
         seen = look.seen
-        step = tree.step(row.step)
+        step = tree.step(row.step) if row.step else None
+        adopted = seen is not None and seen.ctime_ns // 1000 < tree.adopt_before
         return Facts(
             row,
             now,
             seen,
             settled=look.settled,
-            adopted=seen is not None and seen.ctime_ns // 1000 < tree.adopt_before,
+            adopted=adopted,
             steps=tree.steps,
             attempts=step.attempts if step else 1,
             interruptions=tree.watch.interruptions,
             crashed=trigger.cause == "crash",
             alarm=trigger.cause == "alarm",
-            settle_at=look_again_at(look, now, tree.quiet, own_clock=not tree.remote),
+            settle_at=0
+            if adopted
+            else look_again_at(look, now, tree.quiet, own_clock=not tree.remote),
             retry_at=_retry_at(step, row, now) if trigger.event == "fail" else 0,
         )
 

@@ -123,6 +123,27 @@ async def test_waited_counts_for_more() -> None:
     assert await inbox.take(9) == [waited]
 
 
+async def test_bundles() -> None:
+    """A bundle is taken whole, after everything else; it counts, and makes sources wait."""
+    inbox = Inbox(limit=3)
+    bundle = [look("a"), look("b"), look("c")]
+    await inbox.offer_bundle(bundle)
+    waiting = asyncio.create_task(inbox.offer(look("d")))
+    inbox.put(look("a"))
+    await asyncio.sleep(0)
+    assert (len(inbox), waiting.done()) == (4, False)
+    assert await inbox.take(9) == [look("a")]
+    assert await inbox.take(1) == bundle
+    await asyncio.wait_for(waiting, DEADLINE)
+    inbox.finished(4)
+    idle = asyncio.create_task(inbox.idle())
+    await asyncio.sleep(0)
+    assert not idle.done()
+    assert await inbox.take(9) == [look("d")]
+    inbox.finished()
+    await asyncio.wait_for(idle, DEADLINE)
+
+
 async def test_what_is_held_back_is_unfinished() -> None:
     """A trigger that somebody keeps back keeps the inbox from being idle."""
     inbox = Inbox()

@@ -41,7 +41,14 @@ class Scan:
                 self.found.append(trigger.key.path)
             real(trigger)
 
+        bundle = service.inbox.offer_bundle
+
+        async def offer_bundle(looks: list[Trigger]) -> None:
+            self.found += [look.key.path for look in looks]
+            await bundle(looks)
+
         monkeypatch.setattr(service.inbox, "put", put)
+        monkeypatch.setattr(service.inbox, "offer_bundle", offer_bundle)
 
     async def may_remove(self, tree: Tree, missing: int) -> bool:
         assert tree is self.tree
