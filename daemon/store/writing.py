@@ -11,7 +11,7 @@ from daemon.store.rows import Values, record_values, row_values
 
 SQL = load_queries("queries.sql")
 _SMALL = 32
-_SIZES = (256, 128, 64, _SMALL)
+_SIZES = (512, 256, 128, 64, _SMALL)
 
 
 def apply(
