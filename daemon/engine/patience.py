@@ -33,7 +33,7 @@ class Patience:
         if trigger.key in self._waiting:
             return
         if len(self._queue) >= LIMIT:
-            self._inbox.request_scan(Key(trigger.key.watch, b""), "burst")
+            self._inbox.request_scan(Key(trigger.key.watch, b""), "hint")
             return
         loop = asyncio.get_running_loop()
         self._waiting[trigger.key] = None
