@@ -7,9 +7,11 @@
     |   |   +-- StoreLost    74  another file, or none, stands where the open database was
     |   +-- StoreTooNew      78  the database was written by a newer treewarden
     |   +-- NoDatabase       69  there is no database: no daemon has run yet
-    |   +-- NotPermitted     77  this user may not read the database
+    |   +-- NotPermitted     77  this user may not read the database, or ask the daemon
     +-- ServiceError         74  a folder, the log or another part of the system refuses
     +-- AlreadyRunning       75  another daemon holds this state folder
+    +-- NotRunning           69  no daemon holds this state folder
+    +-- TryLater             75  the daemon did not answer in time
 
 An error says what failed, where, and what to do about it.
 """
@@ -79,7 +81,7 @@ class NoDatabase(StoreError):  # noqa: N818 - as above
 
 
 class NotPermitted(StoreError):  # noqa: N818 - as above
-    """This user may not read the database."""
+    """This user may not read the database, or write a request beside it."""
 
     exit_code = 77
 
@@ -98,3 +100,15 @@ class AlreadyRunning(TreewardenError):  # noqa: N818 - as above
     def __init__(self, message: str, pid: int) -> None:
         super().__init__(message)
         self.pid = pid
+
+
+class NotRunning(TreewardenError):  # noqa: N818 - as above
+    """No daemon holds the state folder, and what was asked for takes one."""
+
+    exit_code = 69
+
+
+class TryLater(TreewardenError):  # noqa: N818 - as above
+    """The daemon did not answer in time; nothing is wrong with the question."""
+
+    exit_code = 75

@@ -22,6 +22,7 @@ from daemon.engine.ledger import Ledger
 from daemon.engine.output import Output
 from daemon.engine.pipeline import Pipeline
 from daemon.engine.scanner import Scanner
+from daemon.engine.snapshots import Snapshots
 from daemon.engine.trees import Tree
 from daemon.engine.worker import Worker
 from daemon.errors import StoreLost
@@ -32,8 +33,11 @@ from daemon.sources.alarms import Alarms
 from daemon.sources.hints import Hints
 from daemon.sources.reconciler import Reconciler
 from daemon.sources.recovery import recover
+from daemon.sources.requests import Requests
+from daemon.sources.roots import Roots
 from daemon.store import Store
 from daemon.store.opening import open_store
+from daemon.store.spool import folder_of, make_folder
 
 # A log whose reader stalls, or a database that is away, may hold up the stop for so long.
 FLUSH_SECONDS = 5.0
@@ -67,7 +71,11 @@ class Service:
         for tree in self.trees.values():
             self.dispatcher.add(tree, handlers_of(tree))
         self._alarms = Alarms(self.inbox, ledger, list(self.trees))
-        self.scanner = Scanner(self.inbox, ledger, journal, self)
+        self._snapshots = Snapshots(self.trees, ledger)
+        self.roots = Roots(self.trees.values(), self.inbox, ledger, journal, self._snapshots)
+        spool = folder_of(config.daemon.state_dir)
+        self._requests = Requests(spool, self.trees, self.inbox, journal, self.roots.confirm)
+        self.scanner = Scanner(self.inbox, ledger, journal, self.roots)
         self.reconciler = Reconciler(self.trees, self.inbox, ledger, journal, self.scanner)
         self.pipeline = Pipeline(
             config.daemon.node,
@@ -78,7 +86,7 @@ class Service:
             self.dispatcher,
             self._alarms,
         )
-        self._roots = Worker("roots")
+        self._disk = Worker("filesystems")
         self._lost: StoreLost | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -129,7 +137,8 @@ class Service:
     async def close(self) -> None:
         """End the threads that look at the trees."""
         await self.scanner.close()
-        await self._roots.close()
+        await self.roots.close()
+        await self._disk.close()
 
     async def _serve(self) -> None:
         """Everything that brings work in, or begins it."""
@@ -138,6 +147,9 @@ class Service:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.dispatcher.run())
             tasks.create_task(self._alarms.run())
+            tasks.create_task(self.roots.run())
+            tasks.create_task(self._requests.run())
+            tasks.create_task(self._snapshots.run())
             tasks.create_task(self.reconciler.run_requests())
             tasks.create_task(self.reconciler.run_suspects())
             tasks.create_task(self._check_store())
@@ -167,22 +179,17 @@ class Service:
                 self.stop()
 
     async def know_trees(self) -> None:
-        """Take the roots as they are now for those to watch; learn what is to be adopted."""
+        """Learn what is to be adopted, and what the roots are since the last run."""
         for tree in self.trees.values():
-            tree.root_id = await self._roots.run(tree.identify_root)
             mark_watch = partial(self._store.mark_watch, tree.name, now_us())
             mark = await self.ledger.insist("write", mark_watch)
             if tree.watch.existing == "adopt" and not mark.adopted:
                 tree.adopt_before = mark.first_seen
-
-    async def may_remove(self, tree: Tree, missing: int) -> bool:
-        """Every removal is allowed."""
-        del tree, missing
-        return True
+        await self.roots.begin()
 
     async def _watch(self, tree: Tree, tasks: asyncio.TaskGroup) -> None:
         """Watch a tree, and only then scan it: what changes in between is seen by the watcher."""
-        polled = tree.remote = await self._roots.run(partial(must_poll, tree.watch.mode, tree.root))
+        polled = tree.remote = await self._disk.run(partial(must_poll, tree.watch.mode, tree.root))
         tree.detection.mode = "polled" if polled else "inotify"
         hints = Hints(tree, self.inbox, self._journal, polled=polled)
         tasks.create_task(hints.run())
@@ -252,6 +259,7 @@ def tune_process() -> None:
 
 def _make_folders(config: Config) -> None:
     config.daemon.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    make_folder(config.daemon.state_dir)
     for watch in config.watch:
         if watch.create:
             watch.path.mkdir(parents=True, exist_ok=True)

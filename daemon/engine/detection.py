@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Literal
 
+import msgspec
 from msgspec import Struct, field
 
 Mode = Literal["inotify", "partly", "polled"]
@@ -34,3 +35,21 @@ class Detection(Struct):
         if files:
             self.missed[cause] += files
             self.missed_ever[cause] += files
+
+    def told(self) -> str:
+        """As JSON, for the database."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def heard(cls, text: str) -> "Detection":
+        """From that JSON.
+
+        Raises:
+            msgspec.MsgspecError: another version wrote it.
+        """
+        return msgspec.json.decode(text, type=cls, dec_hook=_counter)
+
+
+def _counter(_kind: type, counts: dict[str, int]) -> Counter[str]:
+    """A Counter is written as any other dict, and is none to msgspec when it is read."""
+    return Counter(counts)

@@ -1,7 +1,7 @@
 """The disk: one look at a path. All of it runs in threads.
 
-With `scanning`, which lists directories, `trees`, which looks at roots, `births` and `digests` the
-only module that touches watched trees. Nothing here follows a symlink at the last component.
+With `scanning`, which lists directories, `identity`, which looks at roots, `births` and `digests`
+the only module that touches watched trees. Nothing here follows a symlink at the last component.
 """
 
 import errno
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from daemon.core.model import Fingerprint
 from daemon.core.settle import Look, is_quiet
 from daemon.engine.clock import now_us
-from daemon.engine.trees import RootId
+from daemon.engine.identity import RootId
 
 ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
 # A file system that knows no leases says one of these; a file that is not ours says EACCES/EPERM.

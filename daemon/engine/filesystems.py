@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 # Others write to these without this kernel knowing: inotify sees our own changes only.
 _REMOTE = frozenset(
@@ -12,8 +12,15 @@ _REMOTE = frozenset(
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
-def file_system_of(path: bytes, mountinfo: Path = Path("/proc/self/mountinfo")) -> str:
-    """The type of the file system that holds an absolute path, such as `ext4`; see proc(5).
+class Mount(NamedTuple):
+    """What holds a path: where it is mounted, and its type, such as `ext4`."""
+
+    point: bytes
+    kind: str
+
+
+def mount_of(path: bytes, mountinfo: Path = Path("/proc/self/mountinfo")) -> Mount:
+    """The mount that holds an absolute path; see proc(5).
 
     Raises:
         OSError: `/proc` cannot be read.
@@ -25,7 +32,16 @@ def file_system_of(path: bytes, mountinfo: Path = Path("/proc/self/mountinfo")) 
         # The last mount on a point hides those before it, so equal lengths go to the later line.
         if len(point) >= len(found) and _is_below(path, point):
             found, kind = point, after.split(b" ")[0].decode(errors="replace")
-    return kind
+    return Mount(found, kind)
+
+
+def file_system_of(path: bytes, mountinfo: Path = Path("/proc/self/mountinfo")) -> str:
+    """The type of the file system that holds an absolute path.
+
+    Raises:
+        OSError: `/proc` cannot be read.
+    """
+    return mount_of(path, mountinfo).kind
 
 
 def _is_below(path: bytes, point: bytes) -> bool:

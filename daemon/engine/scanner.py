@@ -13,6 +13,7 @@ from msgspec import Struct, field
 
 from daemon.core.model import Fingerprint, Key, Trigger
 from daemon.core.texts import path_fields
+from daemon.engine.identity import RootId
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
@@ -42,6 +43,10 @@ class Removals(Protocol):
 
     async def may_remove(self, tree: Tree, missing: int) -> bool:
         """Whether a scan that misses so many files may say that they are gone."""
+        ...
+
+    async def scanned(self, tree: Tree, missing: int, scanned: RootId | None) -> None:
+        """A whole tree was scanned, all of it; `scanned` is the root that was there."""
         ...
 
 
@@ -84,7 +89,7 @@ class Scanner:
 
     async def scan(self, tree: Tree, tops: Sequence[bytes]) -> Counts:
         """Compare the subtrees at `tops` with their rows, directory by directory."""
-        counts = Counts()
+        counts, root = Counts(), tree.root_id
         if not await self._is_rooted(tree):
             # Whoever watches over the root says so; a root that is away removes no file.
             return counts
@@ -102,7 +107,14 @@ class Scanner:
             sparse += await self._vanished(tree, top)
         if sparse:
             await self._remove(tree, sparse, counts)
+        if b"" in tops and not await self._hides_any(counts.shut):
+            await self._removals.scanned(tree, counts.missing, root)
         return counts
+
+    async def _hides_any(self, shut: set[Key]) -> bool:
+        """Whether files may be missing in what could not be read."""
+        below = partial(self._ledger.store.any_below, list(shut))
+        return bool(shut) and any(await self._ledger.insist("read", below))
 
     async def _is_rooted(self, tree: Tree) -> bool:
         root = await self._disk.run(tree.identify_root)

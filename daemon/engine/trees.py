@@ -1,20 +1,11 @@
 """One watched tree as the engine sees it: its policy with everything computed once."""
 
 import asyncio
-import os
-from typing import NamedTuple
 
 from daemon.config import Step, Watch
 from daemon.core.policy import Matcher
 from daemon.engine.detection import Detection
-
-
-class RootId(NamedTuple):
-    """Which directory a root is, whatever its path shows later."""
-
-    path: bytes
-    dev: int
-    ino: int
+from daemon.engine.identity import RootId, find_root
 
 
 class Tree:
@@ -55,9 +46,10 @@ class Tree:
         return absolute[len(self.root) + 1 :]
 
     def identify_root(self) -> RootId | None:
-        """Which directory stands at the root's path now; None where there is none. Blocks."""
-        try:
-            st = os.stat(self.root)  # noqa: PTH116 - a path of bytes
-        except OSError:
-            return None
-        return RootId(self.root, st.st_dev, st.st_ino)
+        """Which directory stands at the root's path now; None where none can be used. Blocks."""
+        found = self.find_root()
+        return found if isinstance(found, RootId) else None
+
+    def find_root(self) -> RootId | str:
+        """The same, or the system's words for why it cannot be read and entered. Blocks."""
+        return find_root(self.root)

@@ -12,11 +12,9 @@ from collections.abc import Iterable
 import watchfiles
 
 from daemon.core.model import Key, Trigger
-from daemon.core.texts import path_fields
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.trees import Tree
-from daemon.engine.worker import Worker
 
 # Latency against idle wake-ups: 16 ms and 0.7 % of a core at 50/10, 0.4 % at a step of 20.
 DEBOUNCE_MS = 50
@@ -37,20 +35,14 @@ class Hints:
         self._journal = journal
         self._polled = polled
         self._backoff = BACKOFF_FIRST
-        self._disk = Worker(f"root-{tree.name}")
         # Set when the first watcher is in place: a scan that starts now misses nothing.
         self.watching = asyncio.Event()
 
     async def run(self) -> None:
-        """Watch; whenever that ends, see to the root, scan it, and watch again."""
-        try:
-            await self._watch_on()
-        finally:
-            await self._disk.close()
-
-    async def _watch_on(self) -> None:
+        """Watch; whenever that ends, scan the tree, and watch again."""
         loop = asyncio.get_running_loop()
         while True:
+            await self._await_root()
             since = loop.time()
             reason = await (self._poll_root() if self._polled else self._watch())
             if loop.time() - since > HEALTHY_SECONDS:
@@ -81,7 +73,7 @@ class Hints:
             # loop comes round to this call they are in place, or have failed.
             asyncio.get_running_loop().call_soon(self.watching.set)
             async for batch in changes:
-                if self._lost_root(batch) or (not batch and await self._root_changed()):
+                if self._lost_root(batch) or (not batch and self._tree.rerooted.is_set()):
                     return "the root is another directory"
                 await self._pass_on(os.fsencode(path) for _, path in batch)
         except Exception as error:  # noqa: BLE001 - the scan stands in for whatever was lost
@@ -94,8 +86,7 @@ class Hints:
     async def _poll_root(self) -> str:
         """Without a watcher only the root is looked after; the periodic scan does the rest."""
         self.watching.set()
-        while not await self._root_changed():  # noqa: ASYNC110 - a root has no event to wait for
-            await asyncio.sleep(ROOT_CHECK_MS / 1000)
+        await self._tree.rerooted.wait()
         return "the root is another directory"
 
     async def _pass_on(self, paths: Iterable[bytes]) -> None:
@@ -112,19 +103,13 @@ class Hints:
         """The one trace of a root that was removed and made anew: it may get the same inode."""
         return (watchfiles.Change.deleted, os.fsdecode(self._tree.root)) in batch
 
-    async def _root_changed(self) -> bool:
-        return await self._disk.run(self._tree.identify_root) != self._tree.root_id
-
     async def _await_root(self) -> None:
-        """Wait for a root to watch; take the one that is there now as the one to watch."""
-        about = {"watch": self._tree.name, **path_fields("path", self._tree.root)}
-        root = await self._disk.run(self._tree.identify_root)
-        if root is None:
-            self._journal.daemon("root_lost", "error", **about)
-            while (root := await self._disk.run(self._tree.identify_root)) is None:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(ROOT_CHECK_MS / 1000)
-            self._journal.daemon("root_back", **about)
-        self._tree.root_id = root
+        """Wait for a root to watch; whoever looks after the roots says what happens to it."""
+        if not self._tree.rooted.is_set():
+            # Nothing is there: a scan that starts now misses nothing.
+            self.watching.set()
+            await self._tree.rooted.wait()
+        self._tree.rerooted.clear()
 
 
 def _words(error: Exception) -> str:

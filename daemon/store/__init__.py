@@ -115,6 +115,22 @@ class Store(Protocol):
         """The files that were there before the watch are all adopted."""
         ...
 
+    async def live(self, watch: str) -> int:
+        """How many files of a watch should be on the disk."""
+        ...
+
+    async def root(self, watch: str) -> str | None:
+        """What `keep_root` was given last, None if it never was."""
+        ...
+
+    async def keep_root(self, watch: str, root: str) -> None:
+        """Remember which directory the root of a known watch is."""
+        ...
+
+    async def keep_detection(self, watch: str, detection: str) -> None:
+        """Show onlookers how the changes of a known watch are found."""
+        ...
+
     async def ping(self) -> None:
         """Answer, from the very file that was opened."""
         ...

@@ -71,6 +71,10 @@ class Inspection:
         """Every watch that ever was, by name."""
         return [name for (name,) in self._ask("select_watch_names")]
 
+    def detections(self) -> dict[str, str]:
+        """How the changes of each watch are found, as the daemon last said: JSON, by watch."""
+        return dict(self._ask("select_detections"))
+
     def files(self, watches: Sequence[str] = (), states: Sequence[str] = ()) -> Iterator[Row]:
         """Rows one by one, in the order of paths; without a choice, all of them."""
         chosen = _list(watches)

@@ -175,6 +175,24 @@ class SqliteStore:
         """See `Store`."""
         await self._write("set_watch_adopted", name)
 
+    async def live(self, watch: str) -> int:
+        """See `Store`."""
+        ((files,),) = await self._read("count_live", watch)
+        return int(files)
+
+    async def root(self, watch: str) -> str | None:
+        """See `Store`."""
+        found = await self._read("select_root", watch)
+        return found[0][0] if found else None
+
+    async def keep_root(self, watch: str, root: str) -> None:
+        """See `Store`."""
+        await self._write("set_root", root, watch)
+
+    async def keep_detection(self, watch: str, detection: str) -> None:
+        """See `Store`."""
+        await self._write("set_detection", detection, watch)
+
     async def ping(self) -> None:
         """See `Store`."""
         with _unavailable(self._path):

@@ -97,7 +97,7 @@ def assert_removals(site: Site, *, frozen: bool) -> None:
     while (found := removals(site))["frozen"] is not frozen:
         assert time.monotonic() < until, found
     assert bool(found["reason"]) is frozen
-    assert found.keys() == {"frozen", "reason"}
+    assert found.keys() == {"frozen", "reason", "missing"}
 
 
 def removals(site: Site) -> dict[str, Any]:

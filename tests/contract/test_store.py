@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from daemon.core.model import Fingerprint, Key, Record, Row, Transition
 from daemon.errors import StoreLost, StoreTooNew, StoreUnavailable
 from daemon.store import Known, LastIds, Store, WatchMark
+from daemon.store.inspect import inspect
 from daemon.store.opening import open_store
 from daemon.store.rows import record_of_transition
 from daemon.store.sqlite import BUSY_MS, MIGRATIONS, SqliteStore
@@ -408,6 +409,37 @@ async def test_watch_keeps_its_first_time(opened: Open) -> None:
         assert await store.mark_watch("other", 30) == WatchMark(30, adopted=False)
 
 
+async def test_live_files_are_counted(store: Store) -> None:
+    """Live is what should be on the disk, of this watch only: neither gone nor forgotten."""
+    writer = Writer(store)
+    assert await store.live("incoming") == 0
+    births = [born(f"{n}", n) for n in range(1, 5)]
+    alien = step_on(Row(9, key("x", "other")), "discover", "settling")
+    await writer.apply(*births, alien)
+    assert (await store.live("incoming"), await store.live("other")) == (4, 1)
+    await writer.apply(
+        step_on(births[0].after, "vanish", "gone"),
+        step_on(births[1].after, "settle", "done"),
+        step_on(births[2].after, "reset", "untracked"),
+    )
+    assert await store.live("incoming") == 2
+
+
+async def test_root_is_kept(opened: Open) -> None:
+    """Which directory a root was survives; each watch has its own, and none before it is given."""
+    async with opened() as store:
+        await store.mark_watch("incoming", 10)
+        assert await store.root("incoming") is None
+        await store.keep_root("incoming", "first")
+        await store.keep_root("incoming", '{"\u00e4": 1}')
+        await store.keep_root("nobody", "lost")
+    async with opened() as store:
+        await store.mark_watch("other", 20)
+        assert await store.root("incoming") == '{"\u00e4": 1}'
+        assert [await store.root(name) for name in ("other", "nobody")] == [None, None]
+        assert await store.mark_watch("incoming", 30) == WatchMark(10, adopted=False)
+
+
 async def test_failed_batch_leaves_nothing(store: Store) -> None:
     """A batch that breaks a rule of the schema raises, leaves nothing, and hinders nobody."""
     writer = Writer(store)
@@ -464,6 +496,17 @@ def no_thread_left() -> Iterator[None]:
 
 
 # What only SQLite can do wrong
+
+
+async def test_detection_is_shown_to_onlookers(tmp_path: Path) -> None:
+    """What is said last of how changes are found is what another process reads."""
+    async with SqliteStore.open(tmp_path / "treewarden.db") as store:
+        for name in ("incoming", "other"):
+            await store.mark_watch(name, 10)
+        await store.keep_detection("incoming", "first")
+        await store.keep_detection("incoming", "second")
+        with inspect(tmp_path / "treewarden.db") as inspection:
+            assert inspection.detections() == {"incoming": "second"}
 
 
 async def test_newer_schema_is_refused(tmp_path: Path) -> None:

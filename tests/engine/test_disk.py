@@ -18,7 +18,7 @@ from daemon.engine.disk import (
     look_at,
     look_at_all,
 )
-from daemon.engine.trees import RootId
+from daemon.engine.identity import RootId
 from daemon.store.rows import row_values
 from tests.engine.conftest import born
 
@@ -202,7 +202,7 @@ def test_symlink_on_the_way(tmp_path: Path) -> None:
 UNSEARCHABLE = """
 import os, sys
 from daemon.engine.disk import Question, look_at
-from daemon.engine.trees import RootId
+from daemon.engine.identity import RootId
 root, folder = os.fsencode(sys.argv[1]), os.fsencode(sys.argv[2])
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 st = os.stat(root)

@@ -18,6 +18,7 @@ from tests.engine.conftest import DEADLINE, Open, background, key
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("daemon.sources.hints.ROOT_CHECK_MS", 40)
+    monkeypatch.setattr("daemon.sources.roots.CHECK_SECONDS", 0.04)
     monkeypatch.setattr("daemon.sources.hints.BACKOFF_FIRST", 0.01)
 
 
@@ -116,25 +117,23 @@ async def test_root_that_goes_and_comes_back(engine: Open, tree: Path, *, polled
     """A root that is removed and made again is said to be lost and back, and is watched again."""
     async with engine() as rig:
         watcher = hints(rig, polled=polled)
-        async with background(watcher.run()):
+        async with background(watcher.run(), rig.service.roots.run()):
             await watcher.watching.wait()
             tree.rmdir()
             assert (await line(rig, "root_lost"))["path"] == str(tree)
             tree.mkdir()
             await line(rig, "root_back")
             await scan_of(rig, b"")
-            assert rig.service.trees["incoming"].root_id == (
-                bytes(tree),
-                tree.stat().st_dev,
-                tree.stat().st_ino,
-            )
+            it = rig.service.trees["incoming"]
+            assert it.root_id == it.identify_root()
+            await line(rig, "watcher_restarted")
 
 
 async def test_root_that_was_replaced(engine: Open, tree: Path) -> None:
     """A root that is another folder now is watched and scanned; its files are found."""
     async with engine() as rig:
         watcher = hints(rig)
-        async with background(watcher.run()):
+        async with background(watcher.run(), rig.service.roots.run()):
             await watcher.watching.wait()
             tree.rename(tree.parent / "away")
             tree.mkdir()

@@ -224,7 +224,7 @@ async def test_level_leaves_lines_out(store: Store, committer: Committer, log: P
         await caught_up(journal)
         assert journal.position == 3
         journal.daemon("ready", watches=1)
-        journal.daemon("root_lost", "error", watch="w", path="/x")
+        journal.daemon("root_lost", "error", watch="w", path="/x", reason="gone")
     assert [line["event"] for line in valid_lines(log)] == ["daemon.root_lost"]
     assert await store.journaled() == 3
 

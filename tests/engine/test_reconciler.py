@@ -14,6 +14,7 @@ import pytest
 from daemon.cli.harness import Rig
 from daemon.core.model import Key, Trigger
 from daemon.engine import scanning
+from daemon.engine.identity import RootId
 from daemon.engine.scanner import Counts, Scanner
 from daemon.engine.trees import Tree
 from daemon.sources.reconciler import Reconciler
@@ -29,6 +30,7 @@ class Scan:
         self.tree = service.trees["incoming"]
         self.allowed = True
         self.asked: list[int] = []
+        self.over: list[int] = []
         self.scanner = Scanner(service.inbox, service.ledger, rig.journal, self)
         self.reconciler = Reconciler(
             service.trees, service.inbox, service.ledger, rig.journal, self.scanner
@@ -54,6 +56,10 @@ class Scan:
         assert tree is self.tree
         self.asked.append(missing)
         return self.allowed
+
+    async def scanned(self, tree: Tree, missing: int, scanned: RootId | None) -> None:
+        assert scanned == tree.root_id
+        self.over.append(missing)
 
     async def run(self, *tops: bytes) -> Counts:
         self.found.clear()
@@ -161,10 +167,23 @@ async def test_unreadable_directory(
         monkeypatch.setattr("os.scandir", refuse(b"shut"))
         counts = await scan.run()
         assert (counts.unreadable, counts.missing) == (1, 0)
+        assert scan.over == [0]  # it may hide more that is missing
         assert [await scan.state(name) for name in ("shut/a", "shut/e/a")] == ["ready"] * 2
         await scan.run()
         (line,) = [x for x in await rig.lines() if x["event"] == "daemon.degraded"]
         assert (line["path"], line["error"]) == ("shut", os.strerror(13))
+
+
+async def test_unreadable_directory_without_rows(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that never could be read, such as lost+found, hides nothing that is missing."""
+    put(tree, "a", "shut/a")
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        monkeypatch.setattr("os.scandir", refuse(b"shut"))
+        assert (await scan.run()).unreadable == 1
+        assert scan.over == [0]
 
 
 def refuse(name: bytes) -> Any:
@@ -306,7 +325,7 @@ async def test_renamed_while_nobody_looked(
 async def test_removals_that_are_not_allowed(
     engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before anything is let go the scan asks, with the number of what is missing."""
+    """Before anything is let go the scan asks, and tells in the end, how much is missing."""
     put(tree, "a", "d/a", "d/b", "e/f/a")
     async with engine() as rig:
         scan = Scan(rig, monkeypatch)
@@ -321,6 +340,8 @@ async def test_removals_that_are_not_allowed(
         await scan.run()
         assert sorted(scan.found) == [b"a", b"d/a", b"d/b"]
         assert await scan.state("d/b") == "gone"
+        await scan.run(b"e")  # a part of the tree says nothing of the whole
+        assert scan.over == [0, 3, 3]
 
 
 async def test_more_than_fits(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.engine.filesystems import file_system_of, is_remote, must_poll
+from daemon.engine.filesystems import Mount, file_system_of, is_remote, mount_of, must_poll
 
 MOUNTS = b"""\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
@@ -40,6 +40,13 @@ def mounts(tmp_path: Path) -> Path:
 def test_file_system_of(mounts: Path, path: bytes, kind: str) -> None:
     """The deepest mount that holds the path counts, of two on one point the later."""
     assert file_system_of(path, mounts) == kind
+
+
+def test_mount_of(mounts: Path) -> None:
+    """Where the file system that holds a path is mounted, its name as it is."""
+    assert mount_of(b"/srv/share/deep", mounts) == Mount(b"/srv/share", "nfs4")
+    assert mount_of(b"/mnt/two words\\/x", mounts) == Mount(b"/mnt/two words\\", "cifs")
+    assert mount_of(b"/srv/shared", mounts) == Mount(b"/srv", "xfs")
 
 
 def test_nothing_mounted(tmp_path: Path) -> None:

@@ -20,6 +20,10 @@ SELECT count(*) FROM transitions WHERE seq > (SELECT coalesce(max(seq), 0) FROM 
 -- Every watch that ever was.
 SELECT name FROM watches ORDER BY name;
 
+-- name: select_detections
+-- How the changes of each watch are found, as the daemon last said.
+SELECT name, detection FROM watches WHERE detection IS NOT NULL;
+
 -- name: select_files
 -- Every file, in the order of paths, without a sort; the watches come as a JSON array, or NULL,
 -- twice: numbered parameters and a tuple do not go together from Python 3.12 on.

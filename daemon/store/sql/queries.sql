@@ -134,3 +134,20 @@ SELECT first_seen, adopted FROM watches WHERE name = ?;
 -- name: set_watch_adopted
 -- All the files that were there before this watch are adopted.
 UPDATE watches SET adopted = 1 WHERE name = ?;
+
+-- name: count_live
+-- How many files of a watch should be on the disk?
+SELECT coalesce(sum(files), 0) FROM counts
+WHERE watch = ? AND state NOT IN ('gone', 'untracked');
+
+-- name: select_root
+-- Which directory was the root of this watch?
+SELECT root FROM watches WHERE name = ?;
+
+-- name: set_root
+-- From now on the root of a watch is this directory.
+UPDATE watches SET root = ? WHERE name = ?;
+
+-- name: set_detection
+-- How the changes of a watch are found just now.
+UPDATE watches SET detection = ? WHERE name = ?;

@@ -1,0 +1,66 @@
+"""What each tree knows of its own eyes, kept in the database for `status`."""
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from daemon.engine.ledger import Ledger
+from daemon.engine.trees import Tree
+
+TURN_SECONDS = 1.0
+# A burst changes the numbers all the time; and every canary finds another latency, for ever, which
+# must not make an idle tree write to the disk all day.
+EVERY_SECONDS, LATENCY_EVERY_SECONDS = 5.0, 60.0
+
+
+class _Kept(NamedTuple):
+    """What was written last and when; `steady` is the same without the latency."""
+
+    text: str
+    steady: str
+    at: float
+
+
+class Snapshots:
+    """Writes `tree.detection` down when it has changed, and not too often."""
+
+    def __init__(self, trees: Mapping[str, Tree], ledger: Ledger) -> None:
+        self._trees = trees
+        self._ledger = ledger
+        self._kept: dict[str, _Kept] = {}
+
+    async def run(self) -> None:
+        """Look for changes until cancelled."""
+        while True:
+            for tree in self._trees.values():
+                if self._is_due(tree):
+                    await self.keep(tree)
+            await asyncio.sleep(TURN_SECONDS)
+
+    async def keep(self, tree: Tree) -> None:
+        """Write it down now, if it has changed."""
+        text = tree.detection.told()
+        before = self._kept.get(tree.name)
+        if before is not None and before.text == text:
+            return
+        now = asyncio.get_running_loop().time()
+        self._kept[tree.name] = _Kept(text, _steady(tree), now)
+        await self._ledger.insist(
+            "write", partial(self._ledger.store.keep_detection, tree.name, text)
+        )
+
+    def _is_due(self, tree: Tree) -> bool:
+        kept = self._kept.get(tree.name)
+        if kept is None:
+            return True
+        age = asyncio.get_running_loop().time() - kept.at
+        if age < EVERY_SECONDS:
+            return False
+        return age >= LATENCY_EVERY_SECONDS or _steady(tree) != kept.steady
+
+
+def _steady(tree: Tree) -> str:
+    return replace(tree.detection, latency_us=None).told()

@@ -1,0 +1,86 @@
+"""What operators ask of the running daemon: takes up what lies in the spool, once a second."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from daemon.core.model import Key
+from daemon.core.texts import path_fields
+from daemon.engine.inbox import Inbox
+from daemon.engine.journal import Journal
+from daemon.engine.trees import Tree
+from daemon.engine.worker import Worker
+from daemon.store.spool import Request, waiting
+
+TURN_SECONDS = 1.0
+
+
+class Requests:
+    """Sees to each request, and then removes it: whoever asked waits for that.
+
+    `confirm` is told that what is missing in a tree was removed, and says whether that can hold.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        trees: Mapping[str, Tree],
+        inbox: Inbox,
+        journal: Journal,
+        confirm: Callable[[Tree], Awaitable[bool]],
+    ) -> None:
+        self._folder = folder
+        self._trees = trees
+        self._inbox = inbox
+        self._journal = journal
+        self._confirm = confirm
+        self._disk = Worker("requests")
+        # Seen to, and there all the same: what cannot be removed must not be done every second.
+        self._stuck: set[Path] = set()
+
+    async def run(self) -> None:
+        """Look for requests until cancelled."""
+        try:
+            while True:
+                await self.take()
+                await asyncio.sleep(TURN_SECONDS)
+        finally:
+            await self._disk.close()
+
+    async def take(self) -> None:
+        """See to everything that is asked for now."""
+        try:
+            found = await self._disk.run(partial(waiting, self._folder))
+        except OSError:
+            # Whoever asks gets no further than this, and is told.
+            return
+        for path, request in found:
+            if path not in self._stuck:
+                await self._answer(path, request)
+
+    async def _answer(self, path: Path, request: Request | str) -> None:
+        if isinstance(request, str):
+            self._complain(path, f"a request cannot be understood: {request}")
+        else:
+            await self._see_to(path, request)
+        try:
+            await self._disk.run(partial(path.unlink, missing_ok=True))
+        except OSError as error:
+            self._stuck.add(path)
+            self._complain(path, f"a request cannot be removed: {error.strerror}")
+
+    async def _see_to(self, path: Path, request: Request) -> None:
+        for name in request.reconcile or self._trees:
+            tree = self._trees.get(name)
+            if tree is None:
+                self._complain(path, f"a request names a watch that this daemon has not: {name}")
+            elif request.confirm and not await self._confirm(tree):
+                reason = "removals cannot be confirmed while the root is away"
+                self._journal.daemon("degraded", "warning", watch=name, reason=reason)
+            else:
+                self._inbox.request_scan(Key(name, b""), "request")
+
+    def _complain(self, path: Path, reason: str) -> None:
+        where = path_fields("path", bytes(path))
+        self._journal.daemon("degraded", "warning", **where, reason=reason)

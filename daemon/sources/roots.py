@@ -1,0 +1,292 @@
+"""The roots: is each still the directory that it was, and may what is missing in it be removed?
+
+A watcher on a root that was replaced or unmounted just falls silent, and the directory under a
+mount point looks like a tree without files. So every root is looked at once a second, and while
+there is doubt the removals of its watch are frozen: nothing is concluded from what is missing.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from functools import partial
+
+import msgspec
+
+from daemon.core.model import Key
+from daemon.core.removals import Mark, Verdict, judge, too_many
+from daemon.core.texts import path_fields
+from daemon.engine.identity import RootId, mark_of
+from daemon.engine.inbox import Inbox
+from daemon.engine.journal import Journal
+from daemon.engine.ledger import Ledger
+from daemon.engine.snapshots import Snapshots
+from daemon.engine.trees import Tree
+from daemon.engine.worker import Worker
+
+CHECK_SECONDS = 1.0
+# A file system that does not answer for so long is as good as away.
+ANSWER_SECONDS = 30.0
+# When a scan has missed too much, others see whether it is there again: soon, and then rarely.
+RESCAN_SECONDS = 5.0
+
+
+class Root:
+    """One tree's root: what it is known to be, and what may have come of it.
+
+    `known` is what the database remembers, and `mount` the mount that it is on while this process
+    runs. `lost`: that was said, and not yet that it is back; what stands there meanwhile, if
+    anything does, is watched, but not trusted. `confirmed`: an operator did, for one scan.
+    `pause` and `scan_at`: while the share has frozen it, when it is worth another scan.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.known: Mark | None = None
+        self.mount = 0
+        self.lost = False
+        self.confirmed = False
+        self.pause = self.scan_at = 0.0
+        self.lock = asyncio.Lock()
+        self.worker = Worker(f"root-{tree.name}")
+        self._asked: asyncio.Future[RootId | str] | None = None
+
+    async def look(self) -> RootId | str:
+        """Which directory stands there now, or why none can be used. A disk that hangs is one."""
+        if self._asked is None:
+            self._asked = self.worker.run(self.tree.find_root)
+            await asyncio.wait([self._asked], timeout=ANSWER_SECONDS)
+        if not self._asked.done():
+            return "its file system does not answer"
+        found, self._asked = self._asked.result(), None
+        return found
+
+    async def judge(self, found: RootId) -> Verdict:
+        """What this directory is to the one that is known."""
+        if self.known is None:
+            return Verdict("same", "it was not there")
+        # An unknown mount, as after a start, is no other one.
+        remounted = 0 not in {self.mount, found.mount} and self.mount != found.mount
+        return judge(self.known, await self.mark(found), remounted=remounted)
+
+    async def mark(self, found: RootId) -> Mark:
+        """What can be remembered of it."""
+        return await self.worker.run(partial(mark_of, found))
+
+    def put_off(self, seconds: float) -> None:
+        """The next scan after so long, but no rarer than any tree is scanned."""
+        self.pause = min(seconds, self.tree.watch.reconcile)
+        self.scan_at = asyncio.get_running_loop().time() + self.pause
+
+    @property
+    def is_worth_a_scan(self) -> bool:
+        """What the last one missed may be there again."""
+        frozen = self.tree.detection.frozen is not None and not self.lost
+        return frozen and asyncio.get_running_loop().time() >= self.scan_at
+
+
+class Roots:
+    """Looks after the roots of all trees, and alone freezes and thaws their removals."""
+
+    def __init__(
+        self,
+        trees: Iterable[Tree],
+        inbox: Inbox,
+        ledger: Ledger,
+        journal: Journal,
+        snapshots: Snapshots,
+    ) -> None:
+        self._roots = {tree.name: Root(tree) for tree in trees}
+        self._inbox = inbox
+        self._ledger = ledger
+        self._journal = journal
+        self._snapshots = snapshots
+
+    async def begin(self) -> None:
+        """Compare the roots with those of the last run, before anything is made of them."""
+        await asyncio.gather(*(self._begin(root) for root in self._roots.values()))
+
+    async def run(self) -> None:
+        """Check every root again and again, each by itself, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for root in self._roots.values():
+                tasks.create_task(self._look_after(root))
+
+    async def close(self) -> None:
+        """End the threads that look at the roots."""
+        await asyncio.gather(*(root.worker.close() for root in self._roots.values()))
+
+    async def check(self, tree: Tree) -> None:
+        """Look at one root now, and see to what is found there."""
+        root = self._roots[tree.name]
+        async with root.lock:
+            await self._check(root)
+
+    async def may_remove(self, tree: Tree, missing: int) -> bool:
+        """Whether a scan may let go what it misses: so many files. Freezes where it is too many."""
+        await self.check(tree)
+        if tree.detection.frozen is not None:
+            return False
+        live, share = await self._live(tree), tree.watch.freeze_share
+        if not too_many(missing, live, share):
+            return True
+        root = self._roots[tree.name]
+        if root.confirmed:
+            root.confirmed = False
+            return True
+        root.put_off(RESCAN_SECONDS)
+        reason = f"{missing} of {live} files are missing at once; freeze_share is {share:g}"
+        await self.freeze(tree, reason, missing)
+        return False
+
+    async def scanned(self, tree: Tree, missing: int, scanned: RootId | None = None) -> None:
+        """A scan of the whole tree is over: what was frozen without need, as it shows, thaws.
+
+        `scanned` is the root that it began with: what it found in another one proves nothing here.
+        """
+        root = self._roots[tree.name]
+        async with root.lock:
+            if tree.root_id is None or scanned not in {None, tree.root_id}:
+                return
+            few = not too_many(missing, await self._live(tree), tree.watch.freeze_share)
+            # A confirmation is for one scan, and one that misses few has no need of it.
+            root.confirmed = root.confirmed and not few
+            if tree.detection.frozen is None:
+                return
+            tree.detection.frozen_missing = missing
+            if missing == 0 or (few and not root.lost):
+                await self._accept(root, tree.root_id, f"a scan misses {missing} files")
+                if missing:
+                    self._request_scan(tree, "root")
+
+    async def confirm(self, tree: Tree) -> bool:
+        """An operator says that what is missing was removed; False where there is no root at all.
+
+        The present root is taken for good, and the next scan may remove whatever it misses.
+        """
+        root = self._roots[tree.name]
+        async with root.lock:
+            await self._check(root)
+            if tree.root_id is None:
+                return False
+            root.confirmed = True
+            await self._accept(root, tree.root_id, "an operator has confirmed")
+        self._request_scan(tree, "request")
+        return True
+
+    async def freeze(self, tree: Tree, reason: str, missing: int | None = None) -> None:
+        """No file of this watch becomes `gone` until it thaws."""
+        if tree.detection.frozen == reason:
+            return
+        tree.detection.frozen, tree.detection.frozen_missing = reason, missing
+        known = {} if missing is None else {"missing": missing}
+        self._journal.daemon("removals_frozen", "error", watch=tree.name, reason=reason, **known)
+        await self._snapshots.keep(tree)
+
+    async def thaw(self, tree: Tree, reason: str) -> None:
+        """Files of this watch may become `gone` again."""
+        if tree.detection.frozen is None:
+            return
+        tree.detection.frozen = tree.detection.frozen_missing = None
+        self._journal.daemon("removals_thawed", watch=tree.name, reason=reason)
+        await self._snapshots.keep(tree)
+
+    async def _begin(self, root: Root) -> None:
+        tree = root.tree
+        kept = await self._ledger.insist("read", partial(self._ledger.store.root, tree.name))
+        root.known = _mark(kept)
+        found = await root.look()
+        if isinstance(found, str):
+            await self._lose(root, found)
+        else:
+            verdict = await root.judge(found)
+            if verdict.kind == "same":
+                self._place(root, found)
+                await self._keep(root, found)
+            else:
+                await self._meet(root, found, verdict)
+        # Nobody watches yet who would have to begin anew.
+        tree.rerooted.clear()
+        await self._snapshots.keep(tree)
+
+    async def _look_after(self, root: Root) -> None:
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            await self.check(root.tree)
+            if root.is_worth_a_scan:
+                root.put_off(2 * root.pause)
+                self._request_scan(root.tree, "period")
+
+    async def _check(self, root: Root) -> None:
+        found = await root.look()
+        if isinstance(found, str):
+            await self._lose(root, found)
+        elif found != root.tree.root_id:
+            await self._meet(root, found, await root.judge(found))
+
+    async def _lose(self, root: Root, reason: str) -> None:
+        """Nothing can be watched there."""
+        tree = root.tree
+        self._say_lost(root, reason)
+        if tree.root_id is not None:
+            tree.root_id = None
+            tree.rooted.clear()
+            tree.rerooted.set()
+        await self.freeze(tree, f"the root is lost: {reason}")
+
+    async def _meet(self, root: Root, found: RootId, verdict: Verdict) -> None:
+        """Another directory stands there than the one that was watched so far."""
+        tree = root.tree
+        trusted = verdict.kind != "foreign" or not await self._live(tree)
+        self._say_lost(root, verdict.reason)
+        self._place(root, found)
+        if trusted:
+            await self._accept(root, found, "the root is back")
+        else:
+            await self.freeze(tree, f"the root is lost: {verdict.reason}")
+        self._request_scan(tree, "root")
+
+    async def _accept(self, root: Root, found: RootId, why: str) -> None:
+        """What stands there is the root, from now on and after a restart."""
+        if root.lost:
+            root.lost = False
+            self._journal.daemon("root_back", **_about(root.tree))
+            await self._keep(root, found)
+        await self.thaw(root.tree, why)
+
+    async def _keep(self, root: Root, found: RootId) -> None:
+        mark = await root.mark(found)
+        root.mount = found.mount
+        if root.known == mark:
+            return
+        root.known = mark
+        text = msgspec.json.encode(mark).decode()
+        store = self._ledger.store
+        await self._ledger.insist("write", partial(store.keep_root, root.tree.name, text))
+
+    async def _live(self, tree: Tree) -> int:
+        return await self._ledger.insist("read", partial(self._ledger.store.live, tree.name))
+
+    def _place(self, root: Root, found: RootId) -> None:
+        """Whoever watches begins anew there."""
+        root.tree.root_id = found
+        root.tree.rooted.set()
+        root.tree.rerooted.set()
+
+    def _say_lost(self, root: Root, reason: str) -> None:
+        if not root.lost:
+            root.lost = True
+            self._journal.daemon("root_lost", "error", **_about(root.tree), reason=reason)
+
+    def _request_scan(self, tree: Tree, cause: str) -> None:
+        self._inbox.request_scan(Key(tree.name, b""), cause)
+
+
+def _about(tree: Tree) -> dict[str, str]:
+    return {"watch": tree.name, **path_fields("path", tree.root)}
+
+
+def _mark(kept: str | None) -> Mark | None:
+    """What the last run remembered; what another version wrote is as good as nothing."""
+    try:
+        return None if kept is None else msgspec.json.decode(kept, type=Mark)
+    except msgspec.MsgspecError:
+        return None

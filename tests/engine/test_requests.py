@@ -1,0 +1,197 @@
+"""Requests to the running daemon, through real files in its spool."""
+
+import asyncio
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.cli.harness import Rig
+from daemon.core.model import Key
+from daemon.engine.trees import Tree
+from daemon.errors import ServiceError
+from daemon.sources.requests import Requests
+from daemon.store.spool import Request, folder_of, make_folder, send, waiting, withdraw
+from tests.engine.conftest import DEADLINE, Open, background
+
+WHOLE = Key("incoming", b"")
+
+
+class Desk:
+    """The rig's requests, and what was confirmed."""
+
+    def __init__(self, rig: Rig, tmp_path: Path, *, may_confirm: bool = True) -> None:
+        self.rig = rig
+        self.state = tmp_path / "state"
+        self.confirmed: list[str] = []
+        self._may_confirm = may_confirm
+        make_folder(self.state)
+        self.folder = folder_of(self.state)
+        service = rig.service
+        self.requests = Requests(
+            self.folder, service.trees, service.inbox, rig.journal, self._confirm
+        )
+
+    async def _confirm(self, tree: Tree) -> bool:
+        self.confirmed.append(tree.name)
+        return self._may_confirm
+
+    async def take(self) -> list[tuple[Key, str]]:
+        """Take up what is there; the scans that were asked for by that."""
+        await self.requests.take()
+        scans = self.rig.service.inbox._scans
+        found = list(scans.items())
+        scans.clear()
+        return found
+
+    async def complaints(self) -> list[dict[str, Any]]:
+        return [x for x in await self.rig.lines() if x["event"] == "daemon.degraded"]
+
+
+async def test_a_scan_is_asked_for(engine: Open, tmp_path: Path) -> None:
+    """The named watch is scanned, nothing is confirmed, and the file is gone."""
+    async with engine() as rig:
+        desk = Desk(rig, tmp_path)
+        path = send(desk.state, Request(["incoming"]))
+        assert waiting(desk.folder) == [(path, Request(["incoming"], confirm=False))]
+        assert await desk.take() == [(WHOLE, "request")]
+        assert (desk.confirmed, path.exists()) == ([], False)
+        assert await desk.take() == []
+        assert await desk.complaints() == []
+
+
+async def test_no_name_means_all(engine: Open, tmp_path: Path) -> None:
+    """Without a name every watch is scanned, and where asked confirmed."""
+    async with engine() as rig:
+        desk = Desk(rig, tmp_path)
+        send(desk.state, Request([], confirm=True))
+        assert await desk.take() == [(WHOLE, "request")]
+        assert desk.confirmed == ["incoming"]
+
+
+async def test_it_is_taken_up_while_running(engine: Open, tmp_path: Path) -> None:
+    """A request that comes while the daemon runs is seen to without anything else happening."""
+    async with engine() as rig:
+        desk = Desk(rig, tmp_path)
+        async with background(desk.requests.run()):
+            send(desk.state, Request(["incoming"]))
+            async with asyncio.timeout(DEADLINE):
+                assert await rig.service.inbox.next_scans() == [(WHOLE, "request")]
+
+
+async def test_what_cannot_be_confirmed_is_said(engine: Open, tmp_path: Path) -> None:
+    """While the root is away the word of an operator is refused on the log, and nothing scanned."""
+    async with engine() as rig:
+        desk = Desk(rig, tmp_path, may_confirm=False)
+        send(desk.state, Request(["incoming"], confirm=True))
+        assert await desk.take() == []
+        (line,) = await desk.complaints()
+        assert (line["watch"], "cannot be confirmed" in line["reason"]) == ("incoming", True)
+
+
+async def test_an_unknown_watch_is_said(engine: Open, tmp_path: Path) -> None:
+    """A watch that this daemon has not is said; the others are seen to."""
+    async with engine() as rig:
+        desk = Desk(rig, tmp_path)
+        send(desk.state, Request(["new", "incoming"]))
+        assert await desk.take() == [(WHOLE, "request")]
+        (line,) = await desk.complaints()
+        assert line["reason"].endswith("has not: new")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"reconcile": "incoming"}',
+        b'{"reconcile": [1]}',
+        b'{"reconcile": [], "confirm": 1}',
+        b'{"reconcile": [], "delete": true}',
+        b'{"reconcile": ["' + b"x" * 70_000 + b'"]}',
+        b"\xff\xfe",
+    ],
+    ids=["empty", "torn", "list", "text", "number", "flag", "unknown", "long", "no text"],
+)
+async def test_what_cannot_be_understood(engine: Open, tmp_path: Path, content: bytes) -> None:
+    """Said once with the file's name, removed, and without any effect; the next is seen to."""
+    async with engine() as rig:
+        desk = Desk(rig, tmp_path)
+        (desk.folder / "0.json").write_bytes(content)
+        send(desk.state, Request(["incoming"]))
+        assert await desk.take() == [(WHOLE, "request")]
+        assert await desk.take() == []
+        assert list(desk.folder.iterdir()) == []
+        (line,) = await desk.complaints()
+        assert line["path"] == str(desk.folder / "0.json")
+        assert line["reason"].startswith("a request cannot be understood: ")
+
+
+async def test_what_is_no_file(engine: Open, tmp_path: Path) -> None:
+    """Links are not followed, pipes do not hang, and a folder is said once though it stays."""
+    async with engine() as rig:
+        desk = Desk(rig, tmp_path)
+        (tmp_path / "secret").write_text('{"reconcile": ["incoming"]}')
+        (desk.folder / "a.json").symlink_to(tmp_path / "secret")
+        os.mkfifo(desk.folder / "b.json")
+        (desk.folder / "c.json").mkdir()
+        for _ in range(3):
+            assert await desk.take() == []
+        assert [entry.name for entry in desk.folder.iterdir()] == ["c.json"]
+        assert len(await desk.complaints()) == 4
+        assert (tmp_path / "secret").exists()
+
+
+async def test_no_folder_is_no_request(engine: Open, tmp_path: Path) -> None:
+    """A spool that was removed takes nothing, and whoever asks is told; the daemon goes on."""
+    async with engine() as rig:
+        desk = Desk(rig, tmp_path)
+        desk.folder.rmdir()
+        assert await desk.take() == []
+        with pytest.raises(ServiceError, match="No such file or directory; see to that folder"):
+            send(desk.state, Request([]))
+
+
+async def test_requests_come_in_order(tmp_path: Path) -> None:
+    """What was asked first is seen to first."""
+    make_folder(tmp_path)
+    sent = [send(tmp_path, Request([f"{number}"])) for number in range(20)]
+    assert [path for path, _ in waiting(folder_of(tmp_path))] == sent
+
+
+def test_a_request_can_be_taken_back(tmp_path: Path) -> None:
+    """Once: what has been taken up meanwhile cannot be."""
+    make_folder(tmp_path)
+    path = send(tmp_path, Request([]))
+    assert withdraw(path)
+    assert not withdraw(path)
+
+
+def test_the_folder_is_private_and_the_requests_readable(tmp_path: Path) -> None:
+    """Only its owner writes there; what root writes under any umask the daemon can read."""
+    before = os.umask(0o077)
+    try:
+        make_folder(tmp_path)
+        folder_of(tmp_path).chmod(0o750)
+        path = send(tmp_path, Request([]))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_the_folder_is_made_and_cleared(tmp_path: Path) -> None:
+    """Nobody but the owner may write; what was left half written goes, what was asked stays."""
+    before = os.umask(0o022)
+    try:
+        make_folder(tmp_path)
+    finally:
+        os.umask(before)
+    folder = folder_of(tmp_path)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o750
+    (folder / ".1-1.json").touch()
+    path = send(tmp_path, Request([]))
+    make_folder(tmp_path)
+    assert list(folder.iterdir()) == [path]
