@@ -3,24 +3,30 @@
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from daemon.core.model import State
+from daemon.core.model import Key, State
+from daemon.engine.detection import Detection
 
 STATES: tuple[str, ...] = get_args(State)
 
 
 class WatchStatus(NamedTuple):
-    """One watch; `root` is None for one that the configuration no longer has."""
+    """One watch; `root` is None for one that the configuration no longer has.
+
+    `detection` is what the daemon said last of its watching, whether it runs now or not.
+    """
 
     name: str
     root: bytes | None
     files: dict[str, int]
     oldest_ready: int | None
     next_retry: int | None
+    detection: Detection | None
 
 
 class Status(NamedTuple):
     """The daemon, its database, and its watches; `pid` is None when it does not run."""
 
+    config: Path
     pid: int | None
     state_dir: Path
     database: Path
@@ -35,6 +41,27 @@ class Widths(NamedTuple):
 
     watch: int
     step: int
+
+
+class Condition(NamedTuple):
+    """Something that has to be so before a file goes on, and whether it is; None: nobody knows."""
+
+    name: str
+    satisfied: bool | None
+    sentence: str
+
+
+class Explanation(NamedTuple):
+    """Why a file is where it is. `waits`: something is missing, or nobody looks after it.
+
+    `key` and `state` are None for a path that no watch has.
+    """
+
+    key: Key | None
+    state: str | None
+    waits: bool
+    conditions: list[Condition]
+    sentences: list[str]
 
 
 def seconds_since(at: int, now: int) -> float:

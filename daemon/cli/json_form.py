@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 
 from daemon import __version__
-from daemon.cli.answers import STATES, Status, WatchStatus, seconds_since
+from daemon.cli.answers import STATES, Explanation, Status, WatchStatus, seconds_since
 from daemon.cli.checks import Finding
 from daemon.core.model import Record, Row
 from daemon.core.texts import path_fields, readable, timestamp
+from daemon.engine.detection import Detection
 from daemon.errors import Problem
 
 _encode = msgspec.json.Encoder().encode
@@ -30,12 +31,14 @@ def of_status(status: Status, now: int) -> bytes:
                 "schema": status.schema,
             },
             "lines_owed": status.owed,
-            "watches": [_watch_json(watch, now) for watch in status.watches],
+            "watches": [
+                _watch_json(watch, now, running=status.pid is not None) for watch in status.watches
+            ],
         }
     )
 
 
-def _watch_json(watch: WatchStatus, now: int) -> dict[str, Any]:
+def _watch_json(watch: WatchStatus, now: int, *, running: bool) -> dict[str, Any]:
     root = {"path": None} if watch.root is None else path_fields("path", watch.root)
     oldest = watch.oldest_ready
     return {
@@ -46,7 +49,30 @@ def _watch_json(watch: WatchStatus, now: int) -> dict[str, Any]:
         "files": {state: watch.files.get(state, 0) for state in STATES},
         "oldest_ready_seconds": None if oldest is None else seconds_since(oldest, now),
         "next_retry_at": _time(watch.next_retry),
+        "detection": _detection_json(watch.detection) if running else None,
+        "removals": _removals_json(watch.detection),
     }
+
+
+def _detection_json(detection: Detection | None) -> dict[str, Any] | None:
+    if detection is None:
+        return None
+    latency = detection.latency_us
+    return {
+        "mode": detection.mode,
+        "reason": detection.reason,
+        "latency_ms": None if latency is None else latency / 1000,
+        "directories": detection.directories,
+        "overflows": detection.overflows,
+        "restarts": detection.restarts,
+        "missed": detection.missed_ever,
+    }
+
+
+def _removals_json(detection: Detection | None) -> dict[str, Any]:
+    told = detection or Detection()
+    frozen, missing = told.frozen, told.frozen_missing
+    return {"frozen": frozen is not None, "reason": frozen, "missing": missing}
 
 
 def of_row(row: Row, now: int) -> bytes:
@@ -100,6 +126,25 @@ def _record_json(record: Record) -> dict[str, Any]:
 
 def _time(at: int | None) -> str | None:
     return None if at is None else timestamp(at)
+
+
+def of_explanation(found: Explanation, path: str) -> bytes:
+    """One object; a path that no watch has is as it was asked for."""
+    named = found.key.path if found.key else os.fsencode(path)
+    return _encode(
+        {
+            "watch": found.key.watch if found.key else None,
+            **path_fields("path", named),
+            "state": found.state,
+            "waits": found.waits,
+            "conditions": [condition._asdict() for condition in found.conditions],
+            "sentences": [_valid(sentence) for sentence in found.sentences],
+        }
+    )
+
+
+def _valid(text: str) -> str:
+    return readable(os.fsencode(text))
 
 
 def of_problem(found: Problem) -> bytes:

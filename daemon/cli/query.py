@@ -8,39 +8,28 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from fnmatch import translate
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import click
+import msgspec
 
-from daemon import locate
 from daemon.cli import json_form, render, text_form
 from daemon.cli.answers import STATES, Status, WatchStatus, Widths
 from daemon.cli.options import config_option, json_option
-from daemon.core.model import Key, Row
+from daemon.cli.places import Place, all_watches, expect_watches, find_place, keys_of
+from daemon.core.model import Row
 from daemon.core.texts import shown
 from daemon.engine.clock import now_us
+from daemon.engine.detection import Detection
 from daemon.locate import DATABASE
 from daemon.store.holder import holder_pid
 from daemon.store.inspect import Inspection, inspect
 
 # What has not been moved into the main file yet counts as well.
 _PARTS = ("", "-wal")
-
-
-class Place(NamedTuple):
-    """Where the configuration says that things are: `roots` by the name of the watch."""
-
-    state_dir: Path
-    roots: dict[str, bytes]
-    steps: list[str]
-
-    @property
-    def database(self) -> Path:
-        """The file that the daemon writes."""
-        return self.state_dir / DATABASE
 
 
 @click.command()
@@ -51,9 +40,9 @@ def status(config: Path, *, as_json: bool) -> None:
 
     Exit code 0 whether it runs or not, 69 if it never has.
     """
-    place = _place(config)
+    place = find_place(config)
     with inspect(place.database) as inspection:
-        answer = _status(place, inspection)
+        answer = _status(config, place, inspection)
     now = now_us()
     render.print_lines(
         [json_form.of_status(answer, now)] if as_json else text_form.of_status(answer, now)
@@ -84,9 +73,9 @@ def ls(
     so '*.csv' finds files in every folder. Quote it from the shell. --state and --watch may be
     given several times. With --json each line is one object.
     """
-    place = _place(config)
+    place = find_place(config)
     with inspect(place.database) as inspection:
-        _expect_watches(place, inspection, watches)
+        expect_watches(place, inspection, watches)
         rows = islice(_matching(inspection.files(watches, states), glob), limit)
         now, widths = now_us(), _widths(place, inspection)
         render.print_lines(
@@ -106,10 +95,10 @@ def show(config: Path, *, as_json: bool, watches: tuple[str, ...], path: str) ->
     PATH is absolute, or relative to the watched folder; where several watches have such a file,
     all are shown. Exit code 1 if no watch has one. With --json each file is one line.
     """
-    place = _place(config)
+    place = find_place(config)
     with inspect(place.database) as inspection:
-        _expect_watches(place, inspection, watches)
-        keys = _keys(place, watches or _all_watches(place, inspection), path)
+        expect_watches(place, inspection, watches)
+        keys = keys_of(place, watches or all_watches(place, inspection), path)
         found = [row for key in keys if (row := inspection.find(key))]
         render.print_lines(_files(inspection, found, as_json=as_json))
     if not found:
@@ -129,28 +118,7 @@ def _files(inspection: Inspection, rows: Iterable[Row], *, as_json: bool) -> Ite
             yield from text_form.of_file(row, history, now)
 
 
-def _place(config: Path) -> Place:
-    """From a configuration that may be wrong elsewhere, the parts that matter here."""
-    raw = locate.read_toml(config)
-    folder = config.absolute().parent
-    watches = [watch for watch in _tables(raw.get("watch")) if _is_named(watch)]
-    roots = {
-        watch["name"]: os.fsencode(os.path.realpath(folder / watch["path"])) for watch in watches
-    }
-    steps = [str(step.get("name")) for watch in watches for step in _tables(watch.get("step"))]
-    return Place(locate.state_dir(raw, config), roots, steps)
-
-
-def _tables(value: object) -> list[dict[str, Any]]:
-    return [e for e in value if isinstance(e, dict)] if isinstance(value, list) else []
-
-
-def _is_named(watch: dict[str, Any]) -> bool:
-    name, path = watch.get("name"), watch.get("path")
-    return isinstance(name, str) and isinstance(path, str) and "\0" not in path
-
-
-def _status(place: Place, inspection: Inspection) -> Status:
+def _status(config: Path, place: Place, inspection: Inspection) -> Status:
     files: dict[str, dict[str, int]] = defaultdict(dict)
     oldest: dict[str, int] = {}
     for watch, state, count, since in inspection.counts():
@@ -158,12 +126,21 @@ def _status(place: Place, inspection: Inspection) -> Status:
         if since is not None:
             oldest[watch] = since
     retries = inspection.next_retries()
+    detections = _detections(place, inspection)
     watches = [
-        WatchStatus(name, place.roots.get(name), files[name], oldest.get(name), retries.get(name))
+        WatchStatus(
+            name,
+            place.roots.get(name),
+            files[name],
+            oldest.get(name),
+            retries.get(name),
+            detections.get(name),
+        )
         for name in dict.fromkeys([*place.roots, *files])
     ]
     size = sum(_size(place.state_dir / f"{DATABASE}{suffix}") for suffix in _PARTS)
     return Status(
+        config,
         holder_pid(place.state_dir),
         place.state_dir,
         place.database,
@@ -174,6 +151,16 @@ def _status(place: Place, inspection: Inspection) -> Status:
     )
 
 
+def _detections(place: Place, inspection: Inspection) -> dict[str, Detection]:
+    """Of the watches that are configured: of others nobody knows anything any more."""
+    found = {}
+    for name, text in inspection.detections().items():
+        # What a daemon of another version wrote is as good as nothing.
+        with suppress(msgspec.MsgspecError):
+            found[name] = Detection.heard(text)
+    return {name: found[name] for name in place.roots if name in found}
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -181,19 +168,8 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _all_watches(place: Place, inspection: Inspection) -> list[str]:
-    return list(dict.fromkeys([*place.roots, *inspection.watches()]))
-
-
-def _expect_watches(place: Place, inspection: Inspection, names: Iterable[str]) -> None:
-    known = _all_watches(place, inspection)
-    for name in names:
-        if name not in known:
-            raise click.UsageError(f"no watch {name!r}; there are: {', '.join(known) or 'none'}")
-
-
 def _widths(place: Place, inspection: Inspection) -> Widths:
-    names = [len(name) for name in _all_watches(place, inspection)]
+    names = [len(name) for name in all_watches(place, inspection)]
     return Widths(max(names, default=1), max(map(len, place.steps), default=1))
 
 
@@ -203,23 +179,3 @@ def _matching(rows: Iterator[Row], glob: str | None) -> Iterator[Row]:
     # Whole characters, not bytes, for '?'; a byte that is none becomes a character of its own.
     matches = re.compile(translate(glob)).match
     return (row for row in rows if matches(os.fsdecode(row.key.path)))
-
-
-def _keys(place: Place, watches: Iterable[str], path: str) -> list[Key]:
-    """Every file that a path may mean."""
-    if not path.startswith("/"):
-        below = os.fsencode(os.path.normpath(path))
-        return [Key(watch, below) for watch in watches]
-    roots = [(watch, place.roots[watch]) for watch in watches if watch in place.roots]
-    return [
-        Key(watch, spelling.removeprefix(root + b"/"))
-        for watch, root in roots
-        for spelling in _spellings(path)
-        if spelling.startswith(root + b"/")
-    ]
-
-
-def _spellings(path: str) -> set[bytes]:
-    """As written, and past links above it: the file may be gone, so its own name is kept."""
-    folder, name = os.path.split(os.path.normpath(path))
-    return {os.fsencode(Path(folder, name)), os.fsencode(Path(os.path.realpath(folder), name))}

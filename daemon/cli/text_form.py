@@ -1,16 +1,29 @@
 """The answers as text for a person: aligned, and nothing in them that a terminal obeys."""
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from daemon import __version__
-from daemon.cli.answers import STATES, Status, WatchStatus, Widths, seconds_since
+from daemon.cli.answers import (
+    STATES,
+    Explanation,
+    Status,
+    WatchStatus,
+    Widths,
+    seconds_since,
+)
 from daemon.cli.checks import Finding
 from daemon.core.model import Record, Row
 from daemon.core.texts import shown, timestamp
+from daemon.engine.detection import Detection
 from daemon.errors import Problem
+from daemon.locate import DEFAULT_CONFIG
 
 _STATE_WIDTH = max(map(len, STATES))
+# Found by a scan because that is how they are found.
+_BY_DESIGN = frozenset({"start", "poll"})
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
@@ -25,6 +38,9 @@ def of_status(status: Status, now: int) -> Iterator[str]:
     yield ""
     head = ["watch", "files", "oldest ready", "next retry", "states"]
     yield from _table([head, *(_watch_cells(watch, now) for watch in status.watches)])
+    if notes := list(_notes(status)):
+        yield ""
+        yield from _table(notes)
 
 
 def _watch_cells(watch: WatchStatus, now: int) -> list[str]:
@@ -34,10 +50,54 @@ def _watch_cells(watch: WatchStatus, now: int) -> list[str]:
     return [
         shown(watch.name),
         str(sum(watch.files.values())),
-        "-" if oldest is None else _span(seconds_since(oldest, now)),
+        "-" if oldest is None else span(seconds_since(oldest, now)),
         "-" if retry is None else _until(retry, now),
         ", ".join(present + gone) or "-",
     ]
+
+
+def _notes(status: Status) -> Iterator[list[str]]:
+    """What is worth a line: how a watch sees its changes, and what is amiss with that."""
+    for watch in status.watches:
+        detection = watch.detection
+        if detection is None:
+            continue
+        if status.pid is not None and (told := ", ".join(_watching(detection))):
+            yield [shown(watch.name), told]
+        if detection.frozen is not None:
+            yield [shown(watch.name), _frozen(status, watch.name, detection)]
+
+
+def _watching(detection: Detection) -> Iterator[str]:
+    if detection.mode != "inotify":
+        how = "polled" if detection.mode == "polled" else "watched in part, the rest polled"
+        yield f"{how} ({shown(detection.reason)})" if detection.reason else how
+    if detection.latency_us is not None:
+        yield f"latency {detection.latency_us / 1000:.1f} ms"
+    for count, what in ((detection.overflows, "overflow"), (detection.restarts, "restart")):
+        if count:
+            yield f"{count} {what}{'' if count == 1 else 's'}"
+    missed = {c: n for c, n in detection.missed_ever.items() if n and c not in _BY_DESIGN}
+    if missed:
+        causes = ", ".join(f"{number} {cause}" for cause, number in missed.items())
+        yield f"{sum(missed.values())} files found by scans only ({causes})"
+
+
+def _frozen(status: Status, watch: str, detection: Detection) -> str:
+    reason = shown(detection.frozen or "")
+    if status.pid is None:
+        return f"removals were frozen when the daemon stopped: {reason}"
+    missing = detection.frozen_missing
+    files = "" if missing is None else f", {missing} files missing"
+    command = shown(shlex.join(confirmation(status.config, watch)))
+    return f"removals frozen{files}: {reason}; if they were meant to go: {command}"
+
+
+def confirmation(config: Path, watch: str) -> list[str]:
+    """What an operator types to let removals of a watch pass."""
+    place = [] if config == DEFAULT_CONFIG else ["--config", os.fspath(config)]
+    name = ["--", watch] if watch.startswith("-") else [watch]
+    return ["treewarden", "reconcile", "--confirm-removals", *place, *name]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -52,7 +112,7 @@ def of_row(row: Row, widths: Widths, now: int) -> str:
     return (
         f"{row.state:<{_STATE_WIDTH}}  {row.key.watch:<{widths.watch}}  "
         f"{row.step or '-':<{widths.step}}  {row.attempt or '-':>3}  "
-        f"{_span(seconds_since(row.at, now)):>6}  {shown(row.key.path)}"
+        f"{span(seconds_since(row.at, now)):>6}  {shown(row.key.path)}"
     )
 
 
@@ -67,7 +127,7 @@ def of_file(row: Row, history: Iterable[Record], now: int) -> Iterator[str]:
 
 def _facts(row: Row, now: int) -> Iterator[tuple[str, str]]:
     yield "watch", shown(row.key.watch)
-    yield "state", f"{row.state}, for {_span(seconds_since(row.at, now))}"
+    yield "state", f"{row.state}, for {span(seconds_since(row.at, now))}"
     yield "step", row.step or ""
     yield "plan", row.plan
     yield "tries", f"attempt {row.attempt}, failures {row.failures}, cut off {row.interruptions}"
@@ -100,6 +160,15 @@ def _record_text(record: Record) -> Iterator[str]:
         yield f"{'':27}  error: {shown(record.error)}"
 
 
+def of_explanation(found: Explanation, path: str) -> Iterator[str]:
+    """The file and its state, and under it a line for each sentence."""
+    name = shown(found.key.path if found.key else os.fsencode(path))
+    watch = f" of {shown(found.key.watch)}" if found.key else ""
+    yield f"{name}{watch}: {found.state or 'not known'}"
+    for sentence in found.sentences:
+        yield f"  {shown(sentence)}"
+
+
 def of_problem(found: Problem) -> str:
     """What is wrong with a configuration."""
     return f"error  {shown(str(found))}"
@@ -114,10 +183,10 @@ def of_findings(found: Sequence[Finding]) -> Iterator[str]:
 
 
 def _until(at: int, now: int) -> str:
-    return "now" if at <= now else f"in {_span((at - now) / 1_000_000)}"
+    return "now" if at <= now else f"in {span((at - now) / 1_000_000)}"
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """The two largest units: `45s`, `3m20s`, `2d4h`."""
     left = int(seconds)
     parts: list[str] = []

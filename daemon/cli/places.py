@@ -1,0 +1,84 @@
+"""Where a configuration says that things are, and which files a path may mean."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from daemon import locate
+from daemon.core.model import Key
+from daemon.locate import DATABASE
+from daemon.store.inspect import Inspection
+
+
+class Place(NamedTuple):
+    """Where the configuration says that things are: `roots` by the name of the watch."""
+
+    state_dir: Path
+    roots: dict[str, bytes]
+    steps: list[str]
+
+    @property
+    def database(self) -> Path:
+        """The file that the daemon writes."""
+        return self.state_dir / DATABASE
+
+
+def find_place(config: Path) -> Place:
+    """From a configuration that may be wrong elsewhere, the parts that matter here."""
+    raw = locate.read_toml(config)
+    folder = config.absolute().parent
+    watches = [watch for watch in _tables(raw.get("watch")) if _is_named(watch)]
+    roots = {
+        watch["name"]: os.fsencode(os.path.realpath(folder / watch["path"])) for watch in watches
+    }
+    steps = [str(step.get("name")) for watch in watches for step in _tables(watch.get("step"))]
+    return Place(locate.state_dir(raw, config), roots, steps)
+
+
+def _tables(value: object) -> list[dict[str, Any]]:
+    return [e for e in value if isinstance(e, dict)] if isinstance(value, list) else []
+
+
+def _is_named(watch: dict[str, Any]) -> bool:
+    name, path = watch.get("name"), watch.get("path")
+    return isinstance(name, str) and isinstance(path, str) and "\0" not in path
+
+
+def all_watches(place: Place, inspection: Inspection) -> list[str]:
+    """The configured watches, and after them those that the database still knows."""
+    return list(dict.fromkeys([*place.roots, *inspection.watches()]))
+
+
+def expect_watches(place: Place, inspection: Inspection, names: Iterable[str]) -> None:
+    """Every name must be one of a watch.
+
+    Raises:
+        click.UsageError: one is not.
+    """
+    known = all_watches(place, inspection)
+    for name in names:
+        if name not in known:
+            raise click.UsageError(f"no watch {name!r}; there are: {', '.join(known) or 'none'}")
+
+
+def keys_of(place: Place, watches: Iterable[str], path: str) -> list[Key]:
+    """Every file that a path may mean."""
+    if not path.startswith("/"):
+        below = os.fsencode(os.path.normpath(path))
+        return [Key(watch, below) for watch in watches]
+    roots = [(watch, place.roots[watch]) for watch in watches if watch in place.roots]
+    return [
+        Key(watch, spelling.removeprefix(root + b"/"))
+        for watch, root in roots
+        for spelling in _spellings(path)
+        if spelling.startswith(root + b"/")
+    ]
+
+
+def _spellings(path: str) -> set[bytes]:
+    """As written, and past links above it: the file may be gone, so its own name is kept."""
+    folder, name = os.path.split(os.path.normpath(path))
+    return {os.fsencode(Path(folder, name)), os.fsencode(Path(os.path.realpath(folder), name))}
