@@ -16,6 +16,7 @@ COMMANDS = {
     "status": "daemon.cli.query",
     "ls": "daemon.cli.query",
     "show": "daemon.cli.query",
+    "explain": "daemon.cli.explain",
     "reconcile": "daemon.cli.reconcile",
     "selftest": "daemon.cli.selftest",
 }

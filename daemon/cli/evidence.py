@@ -1,0 +1,164 @@
+"""What can be known of one file: its row, its last transition, the disk, and who looks after it."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from daemon.cli.answers import Condition
+from daemon.cli.places import Place
+from daemon.cli.writers import writers_of
+from daemon.config import Watch, load
+from daemon.core.markers import Marker, is_current
+from daemon.core.model import Fingerprint, Key, Record, Row
+from daemon.core.policy import Matcher
+from daemon.core.settle import Look
+from daemon.core.texts import readable
+from daemon.engine.clock import now_us
+from daemon.engine.detection import Detection
+from daemon.engine.disk import Question, is_closed, look_at
+from daemon.engine.filesystems import must_poll
+from daemon.engine.identity import RootId, find_root
+from daemon.errors import ConfigError
+from daemon.store.holder import holder_pid
+from daemon.store.inspect import Inspection
+
+
+class Evidence(NamedTuple):
+    """All that an explanation rests on. `watch` is None where nothing is known of its settings.
+
+    A `look` is of the kind `nowhere` where the watch is no longer configured. `frozen`: why
+    removals of the watch wait, None while they do not.
+    """
+
+    key: Key
+    watch: Watch | None
+    row: Row | None
+    last: Record | None
+    look: Look
+    frozen: str | None
+    conditions: list[Condition]
+    now: int
+
+    @property
+    def is_there(self) -> bool:
+        """Something stands at the path, or it cannot be told."""
+        return self.look.kind not in {"absent", "nowhere"}
+
+    @property
+    def changed(self) -> bool:
+        """The disk shows another content than the row."""
+        if self.look.seen is None or self.row is None or self.row.seen is None:
+            return False
+        return self.look.seen.content != self.row.seen.content
+
+
+class Scene(NamedTuple):
+    """What is the same for all files. `refused`: why the configuration cannot be used, if so."""
+
+    place: Place
+    watches: dict[str, Watch]
+    refused: str | None
+    running: bool
+
+
+def look_around(config: Path, place: Place) -> Scene:
+    """Who runs, and with which settings: some may be refused by now, and a root be missing."""
+    running = holder_pid(place.state_dir) is not None
+    try:
+        return Scene(place, {watch.name: watch for watch in load(config).watch}, None, running)
+    except ConfigError as error:
+        return Scene(place, {}, str(error.problems[0]), running)
+
+
+def gather(scene: Scene, inspection: Inspection, key: Key) -> Evidence:
+    """Ask the database, and then the disk, which is what changes."""
+    watch, root = scene.watches.get(key.watch), scene.place.roots.get(key.watch)
+    row = inspection.find(key)
+    history = inspection.history(row.id) if row else []
+    look = _look(root, key) if root else Look("nowhere")
+    conditions = []
+    if watch and row and row.state == "settling" and look.seen:
+        conditions = conditions_of(watch, row, look.seen)
+    last = history[-1] if history else None
+    frozen = _frozen(inspection, key.watch)
+    return Evidence(key, watch, row, last, look, frozen, conditions, now_us())
+
+
+def _frozen(inspection: Inspection, watch: str) -> str | None:
+    with suppress(KeyError, msgspec.MsgspecError):
+        return Detection.heard(inspection.detections()[watch]).frozen
+    return None
+
+
+def _look(root: bytes, key: Key) -> Look:
+    """What stands at the path; where the root is away nothing is absent."""
+    found = find_root(root)
+    here = found if isinstance(found, RootId) else None
+    return look_at(Question(root + b"/" + key.path, here))
+
+
+def conditions_of(watch: Watch, row: Row, seen: Fingerprint) -> list[Condition]:
+    """What has to be so before a file has settled, each by itself."""
+    found = [_quiet(watch, row, seen)]
+    if watch.settle.writers == "probe":
+        found.append(_closed(watch.root + b"/" + row.key.path, seen))
+    if watch.settle.marker is not None:
+        found.append(_marked(watch.root, Marker(watch.settle.marker).marker_of(row.key.path), seen))
+    return found
+
+
+def _quiet(watch: Watch, row: Row, seen: Fingerprint) -> Condition:
+    """By the file's times where the daemon goes by them; else by when it will look again."""
+    now, quiet = now_us(), watch.settle.quiet
+    last = max(seen.mtime_ns, seen.ctime_ns) // 1000
+    if last <= now and not must_poll(watch.mode, watch.root):
+        since, left = (now - last) / 1e6, quiet - (now - last) / 1e6
+    else:
+        since, left = (now - row.at) / 1e6, ((row.due_at or now) - now) / 1e6
+    if left > 0:
+        more = f"of the {quiet:g} s that are asked for: {left:.1f} s to go"
+    else:
+        more = f"and {quiet:g} s are asked for"
+    words = f"It is unchanged for {since:.1f} s, {more}."
+    return Condition("quiet", satisfied=left <= 0, sentence=words)
+
+
+def _closed(path: bytes, seen: Fingerprint) -> Condition:
+    closed = is_closed(path, seen)
+    if closed is None:
+        words = "Whether it is open for writing cannot be known here: the quiet time decides."
+    elif closed:
+        words = "Nobody has it open for writing."
+    else:
+        words = f"It is open for writing{_by_whom(seen)}."
+    return Condition("closed", closed, words)
+
+
+def _by_whom(seen: Fingerprint) -> str:
+    who = [f"pid {writer.pid} ({writer.name})" for writer in writers_of(seen)]
+    return f" by {', '.join(who)}" if who else ", or mapped, by a process that cannot be seen here"
+
+
+def _marked(root: bytes, path: bytes, seen: Fingerprint) -> Condition:
+    marker = look_at(Question(root + b"/" + path)).seen
+    if marker is None:
+        return Condition(
+            "marker", satisfied=False, sentence=f"Its marker {readable(path)} is missing."
+        )
+    current = is_current(marker, seen)
+    words = "is there" if current else "is older than the file"
+    return Condition("marker", current, f"Its marker {readable(path)} {words}.")
+
+
+def refused_by(watch: Watch, path: bytes) -> str | None:
+    """Why the watch never takes a file of this name."""
+    if watch.settle.marker is not None and Marker(watch.settle.marker).is_marker(path):
+        return "It is a marker: it speaks for another file, and is none to its watch."
+    if Matcher(watch.include, watch.exclude).wants(path):
+        return None
+    if Matcher((), watch.exclude).wants(path):
+        return "No pattern of `include` fits it."
+    alone = (p for p in reversed(watch.exclude) if not Matcher((), [p]).wants(path))
+    return f"The pattern {next(alone, '')!r} of `exclude` keeps it, or its folder, out."

@@ -1,0 +1,174 @@
+"""From the evidence to sentences: why a file is where it is, and what is missing. Reads nothing."""
+
+from collections.abc import Callable, Iterator
+
+from daemon.cli.answers import Explanation, seconds_since
+from daemon.cli.evidence import Evidence, Scene, refused_by
+from daemon.cli.text_form import span
+from daemon.config import Step
+from daemon.core.model import Row
+from daemon.core.texts import readable
+
+_LONGEST = 300
+# Nothing is amiss with these, and they wait for nobody but the daemon.
+_WELL = frozenset({"ready", "processing", "done", "gone"})
+# While it does not run these stay as they are, and nobody minds.
+_AT_REST = frozenset({"done", "gone", "quarantined", "held"})
+_KINDS = {
+    "directory": "It is a directory: only the files in it have a state.",
+    "other": "It is a link, or something else that is no regular file: only those are taken.",
+    "elsewhere": "It lies behind a symbolic link, and so in no watched tree.",
+    "absent": "Nothing is there, and the database knows of nothing that was.",
+}
+
+Sentences = Iterator[str]
+
+
+def explained(scene: Scene, evidence: Evidence, confirmation: str) -> Explanation:
+    """Everything that is to be said. `confirmation` is the command that lets removals pass."""
+    row = evidence.row
+    amiss = [*_attendance(scene, evidence)]
+    if row is None or row.state == "untracked":
+        sentences, state = [*_unknown(evidence)], None
+    else:
+        sentences, state = [*_STATES[row.state](row, evidence)], row.state
+        amiss = [*_disk(row, evidence, confirmation), *amiss]
+    waits = state not in _WELL or bool(amiss)
+    return Explanation(evidence.key, state, waits, evidence.conditions, [*sentences, *amiss])
+
+
+def of_no_watch(roots: dict[str, bytes], *, absolute: bool) -> Explanation:
+    """A path that lies in no watched folder, or that none of them has."""
+    folders = ", ".join(f"{name} ({readable(root)})" for name, root in roots.items())
+    found = "It is in no watched folder." if absolute else "No watch has it, or ever had."
+    sentences = [f"{found} There are: {folders}."]
+    return Explanation(None, None, waits=True, conditions=[], sentences=sentences)
+
+
+def _unknown(evidence: Evidence) -> Sentences:
+    look, watch = evidence.look, evidence.watch
+    if look.kind == "error":
+        yield f"It cannot be looked at: {look.error}."
+    elif look.kind in _KINDS:
+        yield _KINDS[look.kind]
+    elif watch is not None:
+        scan = f"a scan, every {span(watch.reconcile)}, finds it at the latest"
+        refused = refused_by(watch, evidence.key.path)
+        yield refused or f"The daemon has not seen it yet: {scan}."
+
+
+def _settling(row: Row, evidence: Evidence) -> Sentences:
+    yield from (condition.sentence for condition in evidence.conditions)
+    if evidence.conditions and all(c.satisfied is not False for c in evidence.conditions):
+        yield f"Nothing is missing: it settles when it is looked at next, {_due(row, evidence)}."
+
+
+def _ready(row: Row, evidence: Evidence) -> Sentences:
+    step = _step(row, evidence)
+    room = f", which takes {step.concurrency} at a time" if step else ""
+    yield f"It waits for a place in step {row.step}{room}, {_since(row, evidence)}."
+
+
+def _processing(row: Row, evidence: Evidence) -> Sentences:
+    yield f"Attempt {row.attempt} of step {row.step} runs, {_since(row, evidence)}."
+
+
+def _failed(row: Row, evidence: Evidence) -> Sentences:
+    step = _step(row, evidence)
+    of = f" of {step.attempts}" if step else ""
+    yield f"Step {row.step} failed, failure {row.failures}{of}: {_error(row)}."
+    yield f"It is tried again {_due(row, evidence)}."
+
+
+def _quarantined(row: Row, evidence: Evidence) -> Sentences:
+    event = evidence.last.event if evidence.last else ""
+    if event == "reject":
+        yield f"The handler of step {row.step} refused it for good: {_error(row)}."
+    elif event == "interrupt":
+        yield f"The daemon died {_times(row.interruptions)} while step {row.step} ran on it."
+    else:
+        yield f"Step {row.step} failed {_times(row.failures)}, the last time with: {_error(row)}."
+    yield "It waits for an operator: put a corrected file there, or `touch` it to begin anew."
+
+
+def _done(row: Row, evidence: Evidence) -> Sentences:
+    yield f"Everything that its watch does has been done with it, {_since(row, evidence)} now."
+
+
+def _held(row: Row, evidence: Evidence) -> Sentences:
+    yield f"It is held back, {_since(row, evidence)}."
+
+
+def _gone(row: Row, evidence: Evidence) -> Sentences:
+    yield f"It is off the disk, {_since(row, evidence)}."
+
+
+_STATES: dict[str, Callable[[Row, Evidence], Sentences]] = {
+    "settling": _settling,
+    "ready": _ready,
+    "processing": _processing,
+    "failed": _failed,
+    "quarantined": _quarantined,
+    "done": _done,
+    "held": _held,
+    "gone": _gone,
+}
+
+
+def _disk(row: Row, evidence: Evidence, confirmation: str) -> Sentences:
+    """Where the disk shows something else than the row."""
+    look, state = evidence.look, row.state
+    if look.kind == "error":
+        yield f"It cannot be looked at: {look.error}."
+        if evidence.frozen is not None:
+            yield f"Removals are frozen: {evidence.frozen}."
+    elif state == "gone":
+        if look.kind == "file":
+            yield "It is there again, and the daemon has not looked at it yet."
+    elif look.kind not in {"file", "nowhere"}:
+        yield from _missing(evidence, confirmation)
+    elif evidence.changed and state in {"ready", "failed", "quarantined", "done"}:
+        yield "It has changed since, and the daemon has not looked at it yet."
+
+
+def _missing(evidence: Evidence, confirmation: str) -> Sentences:
+    if evidence.frozen is None:
+        yield "It is off the disk, and the daemon has not looked at it yet."
+    else:
+        yield f"It is off the disk, but removals are frozen: {evidence.frozen}."
+        yield f"If it was meant to go: {confirmation}"
+
+
+def _attendance(scene: Scene, evidence: Evidence) -> Sentences:
+    """Whether anybody looks after it."""
+    state = evidence.row.state if evidence.row else None
+    if evidence.key.watch not in scene.place.roots:
+        yield "Its watch is no longer configured: nobody looks after it."
+    elif not scene.running and state not in _AT_REST:
+        yield "The daemon does not run."
+    if scene.refused:
+        yield f"The configuration would be refused now: {scene.refused}"
+
+
+def _step(row: Row, evidence: Evidence) -> Step | None:
+    steps = evidence.watch.step if evidence.watch else ()
+    return next((step for step in steps if step.name == row.step), None)
+
+
+def _error(row: Row) -> str:
+    error = (row.error or "no reason is on record").strip()
+    return error if len(error) <= _LONGEST else f"{error[:_LONGEST]} ..."
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _since(row: Row, evidence: Evidence) -> str:
+    return f"for {span(seconds_since(row.at, evidence.now))}"
+
+
+def _due(row: Row, evidence: Evidence) -> str:
+    if row.due_at is None or row.due_at <= evidence.now:
+        return "at any moment"
+    return f"in {span(seconds_since(evidence.now, row.due_at))}"
