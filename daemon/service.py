@@ -190,8 +190,14 @@ class Service:
     async def _watch(self, tree: Tree, tasks: asyncio.TaskGroup) -> None:
         """Watch a tree, and only then scan it: what changes in between is seen by the watcher."""
         polled = tree.remote = await self._disk.run(partial(must_poll, tree.watch.mode, tree.root))
-        tree.detection.mode = "polled" if polled else "inotify"
-        hints = Hints(tree, self.inbox, self._journal, polled=polled)
+        hints = Hints(
+            tree,
+            self.inbox,
+            self._journal,
+            canary=self._config.daemon.state_dir / "canary" / tree.name,
+            polled=polled,
+            on_root_deleted=lambda: tasks.create_task(self.roots.check(tree)),
+        )
         tasks.create_task(hints.run())
         await hints.watching.wait()
         await self.reconciler.reconcile(tree, "start")

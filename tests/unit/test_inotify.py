@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from daemon.cli.checks.inotify import Extent, Usage, examine_limits, extent_of, usage_of
+from daemon.engine.inotify import Setting, remedy, setting_in_force
 
 
 def test_directories_are_counted_and_links_are_not_followed(tmp_path: Path) -> None:
@@ -55,3 +56,38 @@ def test_the_watches_against_the_limit(
     assert (remedy or "") in (watches.remedy or "")
     assert bool(watches.remedy) == (level != "ok")
     assert "needed 50000, in other use by this user 1000" in watches.detail
+
+
+@pytest.mark.parametrize(
+    ("machine", "container", "named"),
+    [
+        (8_192, 8_192, "fs.inotify.max_user_watches"),
+        (8_192, 100, "user.max_inotify_watches"),
+        (8_192, None, "fs.inotify.max_user_watches"),
+    ],
+)
+def test_the_limit_that_counts(
+    tmp_path: Path, machine: int, container: int | None, named: str
+) -> None:
+    """The machine's or the container's, whichever is lower; the machine's where they are one."""
+    (tmp_path / "fs" / "inotify").mkdir(parents=True)
+    (tmp_path / "fs" / "inotify" / "max_user_watches").write_text(f"{machine}\n")
+    (tmp_path / "user").mkdir()
+    if container is not None:
+        (tmp_path / "user" / "max_inotify_watches").write_text(f"{container}\n")
+    found = setting_in_force("max_user_watches", tmp_path)
+    assert found == Setting(named, min(machine, container or machine))
+
+
+def test_a_value_that_would_do(tmp_path: Path) -> None:
+    """More than the limit that was met, and twice what is needed; nothing if it cannot be read."""
+    (tmp_path / "fs" / "inotify").mkdir(parents=True)
+    assert remedy("max_user_instances", 1, tmp_path) is None
+    (tmp_path / "fs" / "inotify" / "max_user_instances").write_text("128\n")
+    (tmp_path / "fs" / "inotify" / "max_user_watches").write_text("8192\n")
+    assert remedy("max_user_instances", 1, tmp_path) == Setting(
+        "fs.inotify.max_user_instances", 512
+    )
+    assert remedy("max_user_watches", 1, tmp_path) == Setting("fs.inotify.max_user_watches", 65_536)
+    needed = Setting("fs.inotify.max_user_watches", 262_144)
+    assert remedy("max_user_watches", 100_000, tmp_path) == needed

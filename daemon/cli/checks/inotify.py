@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from daemon.cli.checks import Finding, quoted
+from daemon.engine.inotify import enough
 
 _PROC = Path("/proc")
 _LIMITS = _PROC / "sys" / "fs" / "inotify"
-_LEAST = 65_536
 # Trees grow, and other programs of this user draw on the same limit.
 _FULL = 0.8
 
@@ -105,11 +105,5 @@ def _compare(limit: str, needed: int, used: int, limits: Path) -> Finding:
     detail = f"allowed {allowed}, needed {needed}, in other use by this user {used}"
     if wanted <= allowed * _FULL:
         return Finding("ok", what, detail)
-    remedy = f"sysctl {what}={_enough(wanted, allowed)}, and the same in /etc/sysctl.d"
+    remedy = f"sysctl {what}={enough(wanted, allowed)}, and the same in /etc/sysctl.d"
     return Finding("error" if wanted > allowed else "warning", what, detail, remedy)
-
-
-def _enough(wanted: int, allowed: int) -> int:
-    """A power of two that leaves as much again free."""
-    least = _LEAST if allowed >= 1024 else 256  # noqa: PLR2004 - watches are counted in thousands
-    return max(least, 1 << (2 * wanted - 1).bit_length())
