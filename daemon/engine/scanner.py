@@ -34,8 +34,13 @@ BUNDLE = 256
 SETTLE_SECONDS = 20.0
 # Paths that could not be read, in memory: past that no more are said.
 SAID = 1_000
+# Missing paths in memory.
+KEPT = 50_000
 # Sorts after every path: no component of one has more than 255 bytes.
 _END = b"\xff" * 256
+
+
+Sight = tuple[str, int, int]
 
 
 class Removals(Protocol):
@@ -89,7 +94,7 @@ class Scanner:
 
     async def scan(self, tree: Tree, tops: Sequence[bytes]) -> Counts:
         """Compare the subtrees at `tops` with their rows, directory by directory."""
-        counts, root = Counts(), tree.root_id
+        counts, root, sight = Counts(), tree.root_id, _sight(tree)
         if not await self._is_rooted(tree):
             # Whoever watches over the root says so; a root that is away removes no file.
             return counts
@@ -106,7 +111,7 @@ class Scanner:
         for top in tops:
             sparse += await self._vanished(tree, top)
         if sparse:
-            await self._remove(tree, sparse, counts)
+            await self._remove(tree, tops, sparse, sight, counts)
         if b"" in tops and not await self._hides_any(counts.shut):
             await self._removals.scanned(tree, counts.missing, root)
         return counts
@@ -195,18 +200,62 @@ class Scanner:
         page = partial(self._ledger.store.directories, tree.name, first, end, PAGE)
         return await self._ledger.insist("read", page)
 
-    async def _remove(self, tree: Tree, directories: Sequence[bytes], counts: Counts) -> None:
-        """Second phase: let go what is still missing when all that is new is on record."""
+    async def _may_conclude(
+        self, tree: Tree, tops: Sequence[bytes], sight: Sight, counts: Counts
+    ) -> bool:
+        """Whether a file that was renamed since its new folder was listed has been told of.
+
+        Only a watcher that was there all the time tells. Without one all is listed once more, and
+        parts are left to the scan of the whole that comes soon.
+        """
+        if sight == _sight(tree) and tree.detection.mode == "inotify":
+            return True
+        if b"" not in tops:
+            return False
+        again = Counts()
+        async for found in self._walk(tree, tops):
+            await self._tell(tree, found, again)
+        counts.new += again.new
+        counts.unannounced += again.unannounced
+        return True
+
+    async def _remove(
+        self,
+        tree: Tree,
+        tops: Sequence[bytes],
+        directories: Sequence[bytes],
+        sight: Sight,
+        counts: Counts,
+    ) -> None:
+        """Second phase: let go what was and is missing, when all that is new is on record."""
+        before = await self._all_missing(tree, directories)
+        if not await self._may_conclude(tree, tops, sight, counts):
+            return
         await asyncio.sleep(GRACE_SECONDS)
         await self._inbox.quiet_for(SETTLE_SECONDS)
-        async for missing in self._missing(tree, directories):
+        async for missing in self._still_missing(tree, directories, before):
             counts.missing += len(missing)
         if not counts.missing or not await self._is_rooted(tree):
             return
         if await self._removals.may_remove(tree, counts.missing):
-            async for missing in self._missing(tree, directories):
+            async for missing in self._still_missing(tree, directories, before):
                 looks = [Trigger(Key(tree.name, p), "look", "scan", waited=True) for p in missing]
                 await self._offer(looks, counts)
+
+    async def _all_missing(self, tree: Tree, directories: Sequence[bytes]) -> set[bytes] | None:
+        """None: so many that they are not kept; then there is more amiss than a rename."""
+        found: set[bytes] = set()
+        async for missing in self._missing(tree, directories):
+            found.update(missing)
+            if len(found) > KEPT:
+                return None
+        return found
+
+    async def _still_missing(
+        self, tree: Tree, directories: Sequence[bytes], before: set[bytes] | None
+    ) -> AsyncIterator[list[bytes]]:
+        async for missing in self._missing(tree, directories):
+            yield missing if before is None else [path for path in missing if path in before]
 
     async def _missing(
         self, tree: Tree, directories: Sequence[bytes]
@@ -233,6 +282,12 @@ class Scanner:
             reason="a directory or a name in it cannot be read",
             error=error,
         )
+
+
+def _sight(tree: Tree) -> Sight:
+    """Which watcher sees, and whether it has lost anything: the same means that it saw all."""
+    detection = tree.detection
+    return detection.mode, detection.restarts, detection.overflows
 
 
 def _taken(waiting: list[bytes]) -> list[bytes]:

@@ -193,7 +193,9 @@ class Hints:
         if since is not None and asyncio.get_running_loop().time() - since > HEALTHY_SECONDS:
             self._backoff = BACKOFF_FIRST
         pause = self._backoff
-        self._backoff = min(pause * 2, BACKOFF_LONGEST)
+        # One that was never in place has walked the tree for nothing: so it is with a folder in it
+        # whose name is not UTF-8.
+        self._backoff = min(pause * 2, BACKOFF_LONGEST if since is not None else SHORTAGE_SECONDS)
         # The watcher did what it could, and the sooner it is back the less is left to the scan.
         return 0.0 if ended.cause == "overflow" and pause == BACKOFF_FIRST else pause
 

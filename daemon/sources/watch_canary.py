@@ -3,6 +3,8 @@
 import posix
 import time
 
+from daemon.sources.watch_folders import spelled
+
 MODIFIED = 2
 BLIND_NS = 5_000_000_000
 # Of a turn that took longer the process has not had the rest, and neither had its canary.
@@ -23,8 +25,8 @@ class Canary:
             except FileExistsError:
                 continue
         flags = posix.O_CREAT | posix.O_WRONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC
-        self.folder = folder
-        self.names = [f"{folder}/c{number}" for number in range(8)]
+        self.folder = spelled(folder)
+        self.names = [f"{self.folder}/c{number}" for number in range(8)]
         self._files = {name: posix.open(name, flags, 0o600) for name in self.names}
         self._home = list(self.names)
         self._out: dict[str, tuple[int, int]] = {}

@@ -30,7 +30,7 @@ import sys
 import time
 
 from daemon.sources.watch_canary import Canary
-from daemon.sources.watch_folders import Changes, Folders, Outdated
+from daemon.sources.watch_folders import Changes, Folders, Outdated, spelled
 from daemon.sources.watch_queue import Queue, await_closed, has_room
 
 TYPE_CHECKING = False
@@ -44,6 +44,8 @@ SECOND = 1_000_000_000
 STEP_MS, DEBOUNCE_MS, IDLE_STEP_MS = 2, 20, 25
 ACTIVE_NS = 10 * SECOND
 CANARY_NS, RENEW_NS = 10 * SECOND, SECOND // 10
+# Who watches over us gets a sign of life so long after the last report at the latest, and a canary.
+SIGN_NS = SECOND
 # Two turns of the loop so far apart: the process was stopped, and the queue may have run over.
 GAP_NS = 2 * SECOND
 FLOOD = 50_000
@@ -66,7 +68,7 @@ class Watch:
         self._folders = Folders(root, self._turn)
         self._latency: int | None = None
         self._ready = self._burst = self._grown = self._exhausted = False
-        self._turned = self._active = self._probed = 0
+        self._turned = self._active = self._probed = self._told = 0
 
     def run(self) -> None:
         """Watch until a canary is lost.
@@ -159,13 +161,14 @@ class Watch:
         if (DELETED, self._root) in changes:
             tell("root_deleted")
         if heard:
-            self._active = self._turned
+            self._active = self._told = self._turned
             self._canary.send()
         if len(heard) > FLOOD:
             tell("flood")
         elif heard or burst:
             self._report_paths(changes, heard, burst=burst)
-        elif self._turned - self._active > ACTIVE_NS:
+        elif self._turned - self._told > SIGN_NS:
+            self._told = self._turned
             tell("canary", self._latency)
 
     def _report_paths(self, changes: Changes, heard: set[str], *, burst: bool) -> None:
@@ -215,7 +218,7 @@ def main() -> None:
     _thread.start_new_thread(_end_with_input, ())
     package, root, canary = sys.argv[1:]
     try:
-        Watch(load_notify(package), root, canary).run()
+        Watch(load_notify(package), spelled(root), canary).run()
     except Outdated as error:
         tell("ended", str(error))
     except Exception as error:  # noqa: BLE001 - whatever it is ends this watcher, and who started it has to hear of it

@@ -146,6 +146,13 @@ def _real(path: str) -> str:
         posix.close(descriptor)
 
 
+def spelled(folder: str) -> str:
+    """A path of this folder that RustNotify can take: it knows UTF-8 only."""
+    if _is_utf8(folder):
+        return folder
+    return f"/proc/self/fd/{posix.open(folder, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)}"
+
+
 def _is_utf8(path: str) -> bool:
     try:
         path.encode()

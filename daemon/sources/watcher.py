@@ -24,6 +24,8 @@ _PROGRAM = (
 _PYTHON = (sys.executable, "-I", "-S", "-X", "utf8", "-c")
 _PACKAGES = Path(__file__).parents[2]
 KILL_AFTER = 2.0
+# Once it watches it gives a sign of life every ten seconds; one that was stopped, or hangs, cannot.
+STILL_SECONDS = 20.0
 # A process that a hanging disk keeps from dying is left behind.
 LEAVE_AFTER = 5.0
 
@@ -98,6 +100,7 @@ class Watcher:
     def __init__(self, root: bytes, canary: Path) -> None:
         self._arguments = (_PACKAGES, _package_of_watchfiles(), root, canary)
         self._kill: asyncio.TimerHandle | None = None
+        self._is_ready = False
         self.ended = Ended("stopped", "it was told to end")
 
     async def __aenter__(self) -> Self:
@@ -141,20 +144,31 @@ class Watcher:
             self._kill = asyncio.get_running_loop().call_later(KILL_AFTER, self._force)
 
     async def close(self) -> None:
-        """Have the process end, and see it gone."""
+        """Have the process end, and see it gone; cancelled as well."""
         self.stop()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LEAVE_AFTER):
-                await self._gone()
+        gone = asyncio.ensure_future(self._gone())
+        try:
+            await asyncio.wait([gone], timeout=LEAVE_AFTER)
+        except asyncio.CancelledError:
+            await asyncio.wait([gone], timeout=LEAVE_AFTER)
+            raise
+        finally:
+            gone.cancel()
 
     async def _next(self) -> Report | None:
         try:
-            size = await self._output.readexactly(4)
-            body = await self._output.readexactly(int.from_bytes(size, "little"))
+            async with asyncio.timeout(STILL_SECONDS if self._is_ready else None):
+                size = await self._output.readexactly(4)
+                body = await self._output.readexactly(int.from_bytes(size, "little"))
         except asyncio.IncompleteReadError:
             await self._died()
             return None
+        except TimeoutError:
+            self.ended = Ended("blind", f"no sign of life for {STILL_SECONDS:g} s")
+            self._force()
+            return None
         name, *fields = marshal.loads(body)  # noqa: S302 - our own program wrote it
+        self._is_ready = self._is_ready or name == "ready"
         if name in _REPORTS:
             return _REPORTS[name](*fields)
         self.ended = _LOST[fields[0]] if name == "lost" else Ended("ended", fields[0])

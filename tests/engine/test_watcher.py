@@ -216,6 +216,19 @@ async def test_name_that_is_not_utf8(tree: Path) -> None:
         assert "decode" in ended.reason
 
 
+async def test_folders_that_are_not_utf8(tmp_path: Path) -> None:
+    """That the root, or our own folder, has such a name is no trouble."""
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/odd\xff"))
+    (odd / "tree" / "d").mkdir(parents=True)
+    (odd / "state").mkdir()
+    async with listening(odd / "tree") as ear:
+        (odd / "tree" / "d" / "a").write_text("x")
+        await ear.hear_of("d/a")
+        assert set(ear.named) == {b"d/a"}
+        (odd / "tree").rename(odd / "away")
+        await ear.hear(RootDeleted)
+
+
 async def test_root_that_is_not_there(tree: Path) -> None:
     """A root that cannot be found ends the watcher before it is in place."""
     tree.rmdir()
@@ -416,6 +429,26 @@ async def test_process_that_does_not_end(tree: Path, monkeypatch: pytest.MonkeyP
         pid = ear.watcher.pid
         os.kill(pid, signal.SIGSTOP)
     assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_cancelled_while_it_ends(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever leaves in a hurry leaves no process behind."""
+    monkeypatch.setattr("daemon.sources.watcher.KILL_AFTER", 0.1)
+    pids: list[int] = []
+
+    async def leave() -> None:
+        async with listening(tree) as ear:
+            pids.append(ear.watcher.pid)
+            os.kill(pids[0], signal.SIGSTOP)
+
+    leaving = asyncio.create_task(leave())
+    async with asyncio.timeout(DEADLINE):
+        while not pids:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    assert leaving.cancelled()
+    assert not Path(f"/proc/{pids[0]}").exists()
 
 
 async def test_stop_while_nobody_reads(tree: Path) -> None:
