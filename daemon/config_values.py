@@ -22,6 +22,7 @@ _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION = re.compile("".join(rf"(?:([0-9]+(?:\.[0-9]+)?){unit})?" for unit in _UNITS))
 _DURATION_FORMS = 'write a duration such as "250ms", "2s", "1m30s", "1h" or "2d", or seconds'
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_NAME_MAX = 255
 _MARKER = re.compile(r"[^{}/\0]*\{(?:name|stem)\}[^{}/\0]*")
 
 
@@ -175,6 +176,10 @@ def marker(value: object) -> str:
         raise wrong(value, remedy)
     if value == "{name}":
         raise wrong(value, remedy, f"found {show(value)}, which is the file itself")
+    if value == "{stem}":
+        raise wrong(value, remedy, f"found {show(value)}, by which every file is a marker")
+    if len(value.encode()) > _NAME_MAX:
+        raise wrong(value, f"a file's name has at most {_NAME_MAX} bytes: '{{name}}.done'")
     return value
 
 

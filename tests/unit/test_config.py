@@ -258,6 +258,7 @@ def test_each_problem_is_named(
 
 NO_MARKERS = ["", "done", "{name}", "{path}.done", "{name}{stem}", "{name}.{name}", "{{name}}.done"]
 NO_MARKERS += ["{name}.}", "done/{name}", "{name}.a\\u0000", "{name!r}.done", "{}.done"]
+NO_MARKERS += ["{stem}", "{name}" + "\u00fc" * 125]
 
 
 @pytest.mark.parametrize("written", NO_MARKERS)
@@ -269,7 +270,7 @@ def test_no_markers(write: Write, written: str) -> None:
     assert "'{name}.done'" in problem.remedy
 
 
-@pytest.mark.parametrize("written", ["{name}.done", ".{stem}", "{stem}", "ok {stem} \u00fc\n"])
+@pytest.mark.parametrize("written", ["{name}.done", ".{stem}", "ok {stem} \u00fc\n"])
 def test_markers(write: Write, written: str) -> None:
     """A marker has one placeholder, and beside it whatever a file's name may have."""
     toml = written.replace("\n", "\\n")
