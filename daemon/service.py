@@ -123,7 +123,7 @@ class Service:
         self._notifier.stopping()
         self._journal.daemon("stopping", running=len(self.dispatcher.running))
         await _cancelled(serving)
-        self.pipeline.drop_waiting()
+        await self.pipeline.drop_waiting()
         await self.dispatcher.drain(self._config.daemon.drain, self._hurry)
         self.ledger.closing()
         # A disk that hangs must not hold up the stop for ever; the next start finds what is left.

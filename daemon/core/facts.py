@@ -57,9 +57,14 @@ class Facts(Struct, frozen=True, gc=False):
 
     @property
     def fresh(self) -> bool:
-        """The disk still shows what the row says."""
-        known = self.row.seen.content if self.row.seen else None
-        return known == (self.seen.content if self.seen else None)
+        """The disk still shows what the row says.
+
+        Inode, size and mtime can all be given to other bytes; digests tell, where both are known.
+        """
+        row = self.row
+        if (row.seen.content if row.seen else None) != (self.seen.content if self.seen else None):
+            return False
+        return self.digest is None or row.digest is None or self.digest == row.digest
 
     @property
     def content(self) -> str | None:

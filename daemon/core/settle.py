@@ -6,6 +6,9 @@ from daemon.core.model import Fingerprint
 
 PROBE_FIRST_US = 50_000
 PROBE_LONGEST_US = 1_000_000
+# What a file waits for beside itself (a marker, a manifest, its digest) brings it back when it
+# comes. This is for the case that it comes unseen.
+BACKSTOP_US = 60_000_000
 
 
 class Look(Struct, frozen=True, gc=False):
@@ -13,8 +16,10 @@ class Look(Struct, frozen=True, gc=False):
 
     `kind`: `file`, `absent`, `directory`, `other` (a symlink, FIFO, socket or device), `elsewhere`
     (behind a symlink, so not of this tree) or `error` (the kernel would not say: `error` has its
-    words). `closed`: nobody has the file open for
-    writing; None where that cannot be known. `quiet` and `closed` are judged only when asked for.
+    words). `closed`: nobody has the file open for writing; None where that cannot be known.
+    `marked`: its `marker` is there, and was made for this content; None where it needs none. What
+    was seen first is the marker: a file that is complete with it was complete when it was made.
+    `quiet` and `closed` are judged only when asked for.
     """
 
     kind: str
@@ -22,16 +27,19 @@ class Look(Struct, frozen=True, gc=False):
     quiet: bool = False
     closed: bool | None = None
     error: str | None = None
+    marked: bool | None = None
+    marker: Fingerprint | None = None
 
     @property
     def settled(self) -> bool:
-        """Quiet, and not known to be open for writing."""
-        return self.quiet and self.closed is not False
+        """Quiet, not known to be open for writing, and not without a marker that it needs."""
+        return self.quiet and self.closed is not False and self.marked is not False
 
     @property
     def evidence(self) -> str:
         """What the judgement rests on, as the `settle` line names it."""
-        return "quiet+lease" if self.closed else "quiet"
+        lease, marker = "+lease" if self.closed else "", "+marker" if self.marked else ""
+        return f"quiet{lease}{marker}"
 
 
 def is_quiet(
@@ -55,8 +63,10 @@ def look_again_at(look: Look, now: int, quiet: int, *, own_clock: bool = True) -
     A file that is quiet but open is probed at an eighth of its age, from 50 ms to 1 s: soon after
     it was opened, rarely when it has been open for an hour. But no later than after the quiet
     time, or 50 ms: no event tells of the last close, and within `quiet` and 100 ms of it the file
-    is to be ready.
+    is to be ready. One that lacks its marker is brought back by that.
     """
+    if look.marked is False:
+        return now + BACKSTOP_US
     if look.seen is None:
         return now + quiet
     last = max(look.seen.mtime_ns, look.seen.ctime_ns) // 1000

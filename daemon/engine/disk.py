@@ -1,7 +1,8 @@
 """The disk: one look at a path. All of it runs in threads.
 
-With `scanning`, which lists directories, `identity`, which looks at roots, `births` and `digests`
-the only module that touches watched trees. Nothing here follows a symlink at the last component.
+With `scanning`, which lists directories, `identity`, which looks at roots, `signs`, which removes
+markers, `births` and `digests` the only module that touches watched trees. Nothing here follows a
+symlink at the last component.
 """
 
 import errno
@@ -11,6 +12,7 @@ import stat
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from daemon.core.markers import is_current
 from daemon.core.model import Fingerprint
 from daemon.core.settle import Look, is_quiet
 from daemon.engine.clock import now_us
@@ -29,7 +31,7 @@ class Question(NamedTuple):
     """A path to look at, below a root that should still be the same directory.
 
     Without a root nothing is absent. `quiet` in microseconds, None: do not judge whether it has
-    settled.
+    settled. `marker`: the path of the marker that the file needs for that.
     """
 
     path: bytes
@@ -38,6 +40,7 @@ class Question(NamedTuple):
     probe: bool = True
     stood: Fingerprint | None = None
     own_clock: bool = True
+    marker: bytes | None = None
 
 
 def fingerprint(st: os.stat_result) -> Fingerprint:
@@ -64,6 +67,7 @@ def look_at(question: Question, folders: dict[bytes, bool] | None = None) -> Loo
     known = {} if folders is None else folders
     if question.root and not _is_inside(folder, question.root.path, known):
         return Look("elsewhere")
+    marker = seen_at(question.marker) if question.marker else None
     try:
         st = os.lstat(question.path)
     except OSError as error:
@@ -74,10 +78,21 @@ def look_at(question: Question, folders: dict[bytes, bool] | None = None) -> Loo
     if kind != "file":
         return Look(kind)
     seen = fingerprint(st)
+    marked = (marker is not None and is_current(marker, seen)) if question.marker else None
     if question.quiet is None or not _is_quiet(seen, question, question.quiet):
-        return Look("file", seen)
-    closed = is_closed(question.path, seen) if question.probe else None
-    return Look("file", seen, quiet=True, closed=closed)
+        return Look("file", seen, marked=marked, marker=marker)
+    probe = question.probe and marked is not False
+    closed = is_closed(question.path, seen) if probe else None
+    return Look("file", seen, quiet=True, closed=closed, marked=marked, marker=marker)
+
+
+def seen_at(path: bytes) -> Fingerprint | None:
+    """What a regular file shows; None for anything else, and where the kernel shows nothing."""
+    try:
+        st = os.lstat(path)
+    except OSError:
+        return None
+    return fingerprint(st) if stat.S_ISREG(st.st_mode) else None
 
 
 def _is_quiet(seen: Fingerprint, question: Question, quiet: int) -> bool:

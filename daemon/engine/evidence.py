@@ -6,19 +6,24 @@ from daemon.core.decide import OUTCOMES
 from daemon.core.model import Row
 from daemon.core.settle import Look
 from daemon.engine.batching import Batcher
+from daemon.engine.contents import Contents
 from daemon.engine.disk import Question, look_at_all
 from daemon.engine.ledger import Ledger
-from daemon.engine.renames import Renames
+from daemon.engine.renames import Origin, Renames
 from daemon.engine.trees import Tree
 from daemon.engine.turns import Turn
 from daemon.engine.worker import Worker
 
 
 class Evidence:
-    """Gathers for turns what they are to be judged by: row, look, and a row under another path."""
+    """Gathers for turns what they are to be judged by: row, look, and a row under another path.
 
-    def __init__(self, trees: Mapping[str, Tree], ledger: Ledger) -> None:
+    And a digest, where it is known; where one is needed it is asked for, and brings the file back.
+    """
+
+    def __init__(self, trees: Mapping[str, Tree], ledger: Ledger, contents: Contents) -> None:
         self._ledger = ledger
+        self._contents = contents
         self._disk = Worker("disk")
         self._looks: Batcher[Question, Look] = Batcher(
             lambda questions: self._disk.run(lambda: look_at_all(questions))
@@ -34,7 +39,14 @@ class Evidence:
         current = await self._load(turns)
         await self._look(current)
         await self._find_origins(current)
+        for turn in current:
+            if turn.needs_digest and turn.origin is None:
+                self._contents.want(turn)
         return current
+
+    async def look(self, questions: Sequence[Question]) -> Sequence[Look]:
+        """What stands at some paths now, asked together with whatever else is asked."""
+        return await self._looks.ask(questions)
 
     async def _load(self, turns: Sequence[Turn]) -> Sequence[Turn]:
         unknown = [turn for turn in turns if turn.slot.row is None]
@@ -65,6 +77,8 @@ class Evidence:
         for turn in turns:
             if turn.needs_no_look:
                 turn.look = Look("file", turn.trigger.found)
+            if turn.tree.by_content and turn.look.seen is not None:
+                turn.digest = self._contents.known(turn.key, turn.look.seen)
             if turn.look.kind != "error":
                 turn.judge()
 
@@ -72,4 +86,14 @@ class Evidence:
         strangers = [stranger for turn in turns if (stranger := turn.stranger())]
         origins = await self._renames.origins(strangers)
         for turn in turns:
-            turn.origin = origins.get(turn.key)
+            origin = origins.get(turn.key)
+            turn.origin = origin if origin is None or origin.sure else self._proven(turn, origin)
+
+    def _proven(self, turn: Turn, origin: Origin) -> Origin | None:
+        """By its digest, the file is the row's or is not; it remains unsure until that is known."""
+        if not turn.tree.by_content:
+            return None
+        if turn.digest is None:
+            self._contents.want(turn)
+            return origin
+        return origin._replace(sure=True) if turn.digest == origin.row.digest else None

@@ -43,6 +43,7 @@ class Ledger:
         self._journal = journal
         self._commits: Batcher[Transition, Row | None] = Batcher(self._commit)
         self._reads: Batcher[Key, Row | None] = Batcher(self._read)
+        self._notes: Batcher[Row, None] = Batcher(self._note)
         self._recent: OrderedDict[Key, Row] = OrderedDict()
         self._away: set[str] = set()
         self._away_since = 0.0
@@ -58,6 +59,15 @@ class Ledger:
         everybody in the batch.
         """
         return self._commits.ask(transitions)
+
+    def note_ctime(self, row: Row) -> None:
+        """The file shows this ctime now, and the content of its row as before.
+
+        Nothing that is known of the file depends on it: one that is not written is found again.
+        """
+        if row.key in self._recent:
+            self._recent[row.key] = row
+        self._notes.ask([row]).add_done_callback(lambda noted: noted.exception())
 
     async def rows(self, keys: Sequence[Key]) -> list[Row | None]:
         """The rows of some paths, None where there is none, in the order asked.
@@ -84,6 +94,7 @@ class Ledger:
         """Wait until all that was handed over is committed, or has met its error."""
         self.closing()
         await self._commits.close()
+        await self._notes.close()
         await self._reads.close()
 
     async def insist(self, what: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -126,6 +137,10 @@ class Ledger:
 
     async def _read(self, keys: Sequence[Key]) -> list[Row | None]:
         return await self.insist("read", lambda: self.store.rows(keys))
+
+    async def _note(self, rows: Sequence[Row]) -> list[None]:
+        await self.insist("write", lambda: self.store.note_ctimes(rows))
+        return [None] * len(rows)
 
     async def _commit(self, transitions: Sequence[Transition]) -> list[Row | None]:
         batch = [self._number(transition) for transition in transitions]

@@ -33,6 +33,8 @@ class Moves:
         `group`: the turns that are decided together, by path.
         """
         row = turn.row
+        if not origin.sure:
+            return self._wait(turn, origin)
         if row.id and row.state != "gone" and not _is_swapped(row, origin):
             # Another file had the path: it may itself have been renamed, and be found in a moment.
             waited = turn.trigger.waited

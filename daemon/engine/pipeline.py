@@ -14,6 +14,8 @@ from daemon.core.decide import OUTCOMES, decide
 from daemon.core.model import Event, Key, Refused, Row, Transition, Trigger
 from daemon.core.settle import Look
 from daemon.engine.clock import AlarmClock, now_us
+from daemon.engine.conditions import Conditions
+from daemon.engine.contents import Contents, Reading
 from daemon.engine.dispatcher import Dispatcher
 from daemon.engine.evidence import Evidence
 from daemon.engine.inbox import Inbox
@@ -61,7 +63,9 @@ class Pipeline:
         self._alarms = alarms
         self._locks = LockMap()
         self._patience = Patience(inbox)
-        self._evidence = Evidence(trees, ledger)
+        self._contents = Contents(inbox, self._unread)
+        self._evidence = Evidence(trees, ledger, self._contents)
+        self._conditions = Conditions(inbox, ledger)
         self._session = secrets.token_hex(4)
         self._attempts = count(1)
         self._moves = Moves(self._locks, self._patience, node, self._attempt_id)
@@ -77,11 +81,13 @@ class Pipeline:
                     task = tasks.create_task(self._finish(triggers))
                     task.add_done_callback(lambda _: limit.release())
         finally:
+            await self._contents.close()
             await self._evidence.close()
 
-    def drop_waiting(self) -> None:
+    async def drop_waiting(self) -> None:
         """The daemon stops: what waits for an explanation is found again by the next start."""
         self._patience.drop()
+        await self._contents.close()
 
     async def _finish(self, triggers: Sequence[Trigger]) -> None:
         """Looks at free paths go together; whatever has to wait for its path goes alone."""
@@ -159,8 +165,7 @@ class Pipeline:
             self._unseen(turn)
             return None
         event = turn.event
-        wanted = event != "discover" or turn.tree.matcher.wants(turn.key.path)
-        if event is None or not wanted:
+        if event is None or not turn.is_wanted:
             self._leave(turn)
             return None
         if turn.origin is not None and self._moves.decides(turn, turn.origin, group):
@@ -168,12 +173,12 @@ class Pipeline:
         return self._judge(turn, event) if self._is_time(turn) else None
 
     def _judge(self, turn: Turn, event: Event) -> Result:
-        look, attempt_id = turn.look, self._attempt_id()
+        attempt_id = self._attempt_id()
         decision = decide(turn.facts, event, turn.trigger, attempt_id, self._node)
         if isinstance(decision, Refused):
             self._journal.refused(turn.trigger, turn.row, decision, attempt_id)
-        elif event in {"settle", "discover"} and look.settled:
-            return replace(decision, evidence=look.evidence)
+        elif event in {"settle", "discover"} and turn.facts.settled:
+            return replace(decision, evidence=turn.evidence)
         return decision
 
     def _is_time(self, turn: Turn) -> bool:
@@ -221,6 +226,8 @@ class Pipeline:
         if after is not decision.after:  # a new file, which has got its number now
             decision = replace(decision, after=after)
         self._follow(decision, turn.look)
+        if not turn.tree.is_plain:
+            self._conditions.follow(turn, decision)
         return decision
 
     def _unseen(self, turn: Turn) -> None:
@@ -233,6 +240,8 @@ class Pipeline:
     def _leave(self, turn: Turn) -> None:
         """Nothing to commit: wait on for what is still being written, go into what is a folder."""
         row, look = turn.row, turn.look
+        if not turn.tree.is_plain:
+            self._conditions.leave(turn)
         if row.due_at is not None:
             due_at = turn.facts.settle_at if row.state == "settling" else row.due_at
             self._alarms.set(row, due_at, look.seen)
@@ -265,6 +274,10 @@ class Pipeline:
             asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._inbox.put, trigger)
         text = f"{type(error).__name__}: {error}"
         self._journal.failed(trigger, turn.row, text, self._attempt_id())
+
+    def _unread(self, reading: Reading, error: OSError) -> None:
+        text = f"{error.strerror} (digest)"
+        self._journal.failed(reading.trigger, reading.row, text, self._attempt_id())
 
     def _attempt_id(self) -> str:
         return f"{self._session}-{next(self._attempts):x}"

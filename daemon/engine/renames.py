@@ -1,7 +1,8 @@
 """Which row belongs to a file that stands under another path now.
 
 watchfiles does not pair the two ends of a rename, and nobody tells of one that happened while the
-daemon was down. So a path whose inode is new there is compared with the rows of that inode.
+daemon was down. So a path whose inode is new there is compared with the rows of that inode. Where
+the file system knows no birth times, digests decide, if the watch goes by content.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,10 +28,14 @@ class Stranger(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """The row of a file that was renamed, and what stands under its former path now."""
+    """The row of a file that was renamed, and what stands under its former path now.
+
+    `sure`: it is that file; otherwise it is if it has the digest of the row.
+    """
 
     row: Row
     there: Fingerprint | None
+    sure: bool = True
 
 
 class Renames:
@@ -42,7 +47,7 @@ class Renames:
         self._disk = disk
 
     async def origins(self, strangers: Sequence[Stranger]) -> dict[Key, Origin]:
-        """By the path where the file stands now; only those that are beyond doubt."""
+        """By the path where the file stands now; only those that are, or may be, beyond doubt."""
         if not strangers:
             return {}
         inodes = [each.seen.ino for each in strangers]
@@ -73,16 +78,21 @@ def _verified(pairs: Sequence[tuple[Stranger, Row, bytes]]) -> dict[Key, Origin]
     found = {}
     for stranger, row, path in pairs:
         there = look_at(Question(path)).seen
-        if (there is None or there.ino != stranger.seen.ino) and _is_same_file(stranger, row):
-            found[stranger.key] = Origin(row, there)
+        if there is not None and there.ino == stranger.seen.ino:
+            continue
+        same = _is_same_file(stranger, row)
+        if same or (same is None and row.digest is not None):
+            found[stranger.key] = Origin(row, there, sure=same is not None)
     return found
 
 
-def _is_same_file(stranger: Stranger, row: Row) -> bool:
-    """Not another file that was given the inode of a removed one.
+def _is_same_file(stranger: Stranger, row: Row) -> bool | None:
+    """Not another file that was given the inode of a removed one; None where nobody knows.
 
     The row's file existed when its ctime was set. Whatever has its inode and was born later is
     another one, whatever mtime a program gave it.
     """
     born = born_ns(stranger.absolute)
-    return born is not None and row.seen is not None and born <= row.seen.ctime_ns
+    if born is None or row.seen is None:
+        return None
+    return born <= row.seen.ctime_ns

@@ -144,7 +144,8 @@ class Scanner:
                 ahead.cancel()
 
     async def _read(self, tree: Tree, directories: list[bytes]) -> tuple[list[bytes], list[Rows]]:
-        known = partial(self._ledger.store.known, tree.name, directories)
+        known = self._ledger.store.known
+        known = partial(known, tree.name, directories, by_content=tree.by_content)
         return directories, await self._ledger.insist("read", known)
 
     async def _tell(self, tree: Tree, found: Differences, counts: Counts) -> None:
@@ -159,6 +160,10 @@ class Scanner:
             self._cannot_read(tree, path, error, counts)
         looks = [Trigger(Key(tree.name, p), "look", "scan") for p in found.back + found.changed]
         await self._offer(looks, counts)
+        for start in range(0, len(found.aside), SLICE):
+            await tree.room.wait()
+            paths = found.aside[start : start + SLICE]
+            await self._inbox.offer_all(Trigger(Key(tree.name, p), "look", "scan") for p in paths)
         for start in range(0, len(found.new), BUNDLE):
             await self._offer_new(tree, found.new[start : start + BUNDLE], counts)
 
@@ -166,6 +171,7 @@ class Scanner:
         self, tree: Tree, new: Sequence[tuple[bytes, Fingerprint]], counts: Counts
     ) -> None:
         """What a scan finds new is by far the most, and nobody else speaks of most of it."""
+        await tree.room.wait()
         name, awaited = tree.name, self._inbox.awaits
         looks = [
             Trigger(key, "look", "scan", found=seen)

@@ -27,8 +27,10 @@ class Differences(Struct):
 
     `new`: files without any row, as seen; `back`: files whose row says that they are gone;
     `changed`: names whose row shows something else; `missing`: rows without a file; `sparse`: the
-    directories that have such rows. `unread`: directories that were left for another time, for
-    what was found already takes enough memory.
+    directories that have such rows. `aside`: what is to be looked at though its row, if it has one,
+    shows the same: markers and manifests, which speak for others; and files of which only the ctime
+    is another, where a watch goes by content. `unread`: directories that were left for another
+    time, for what was found already takes enough memory.
     """
 
     directories: int = 0
@@ -37,6 +39,7 @@ class Differences(Struct):
     back: list[bytes] = field(default_factory=list)
     new: list[tuple[bytes, Fingerprint]] = field(default_factory=list)
     changed: list[bytes] = field(default_factory=list)
+    aside: list[bytes] = field(default_factory=list)
     missing: list[bytes] = field(default_factory=list)
     sparse: list[bytes] = field(default_factory=list)
     folders: list[bytes] = field(default_factory=list)
@@ -99,6 +102,7 @@ def _compare(tree: Tree, directory: bytes, rows: Rows, found: Differences) -> No
                     and row[2] == st.st_mtime_ns
                     and row[0] == st.st_ino
                     and row[1] == st.st_size
+                    and (row[5] is None or row[5] == st.st_ctime_ns)
                     and is_file(st.st_mode)
                 ):
                     take(name)
@@ -134,10 +138,14 @@ def _see(
     found.files += 1
     row = rows.pop(entry.name, None)
     if row is None:
-        if tree.matcher.wants(path):
+        if tree.wants(path):
             found.new.append((path, fingerprint(st)))
-    else:
+        elif tree.is_sign(path):
+            found.aside.append(path)
+    elif row.mtime_ns != st.st_mtime_ns or row.ino != st.st_ino or row.size != st.st_size:
         _differ(path, row, st, found)
+    elif row.ctime_ns is not None and row.ctime_ns != fingerprint(st).ctime_ns:
+        found.aside.append(path)
 
 
 def _see_other(tree: Tree, path: bytes, mode: int, found: Differences) -> None:

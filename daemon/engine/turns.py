@@ -7,7 +7,7 @@ from daemon.core.decide import compare
 from daemon.core.facts import Facts
 from daemon.core.model import Event, Key, Refused, Row, Transition, Trigger
 from daemon.core.policy import backoff_seconds
-from daemon.core.settle import Look, look_again_at
+from daemon.core.settle import BACKSTOP_US, Look, look_again_at
 from daemon.engine.clock import now_us
 from daemon.engine.disk import Question
 from daemon.engine.locks import Slot
@@ -16,6 +16,10 @@ from daemon.engine.trees import Tree
 
 # States in which the disk may show that a file has settled.
 _SETTLES = frozenset({"untracked", "gone", "settling"})
+# States in which it has settled, and another content would be a change.
+SETTLED = frozenset({"ready", "processing", "failed", "quarantined", "done"})
+# The same, without those whose outcome is followed by a look anyway.
+_COMPARED = SETTLED - {"processing"}
 _UNSEEN = Look("unseen")
 _UNJUDGED = Facts(Row(0, Key("", b"")))
 
@@ -25,10 +29,12 @@ class Turn:
 
     Where it moves a row: `former` is the path that the row leaves, held as well, and `displaced`
     what becomes of the row that had this one. `lent`: another turn moves the row of this path away,
-    so it is to be looked at again.
+    so it is to be looked at again. `digest`: of what was seen, where that is known; empty where it
+    cannot be read. `together`: a member of a set that is settled as a whole.
     """
 
     __slots__ = (
+        "digest",
         "displaced",
         "event",
         "facts",
@@ -39,6 +45,7 @@ class Turn:
         "result",
         "row",
         "slot",
+        "together",
         "tree",
         "trigger",
     )
@@ -56,6 +63,8 @@ class Turn:
         self.former: tuple[Key, Slot] | None = None
         self.displaced: Transition | None = None
         self.lent = False
+        self.digest: str | None = None
+        self.together = False
 
     @property
     def transitions(self) -> list[Transition]:
@@ -96,13 +105,59 @@ class Turn:
         tree, trigger = self.tree, self.trigger
         quiet = tree.quiet if self.row.state in _SETTLES else None
         path = tree.absolute(trigger.key.path)
-        return Question(path, tree.root_id, quiet, tree.probe, trigger.seen, not tree.remote)
+        marker = tree.marker_of(trigger.key.path) if tree.marker else None
+        own_clock = not tree.remote
+        return Question(path, tree.root_id, quiet, tree.probe, trigger.seen, own_clock, marker)
 
     def judge(self) -> None:
         """Put the evidence together, and see which event it calls for."""
         self.facts = self._facts()
         event = self.trigger.event
         self.event = compare(self.facts) if event == "look" else event
+        if self.event == "discover" and self.facts.adopted and self.needs_digest:
+            # What is adopted goes on record as done, and with its digest: so not yet.
+            self.event = None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the watch has any business with this event at this path."""
+        if self.event == "discover":
+            return self.tree.wants(self.key.path)
+        # It may have been a file like others before its watch knew of signs.
+        return self.event not in {"change", "settle"} or not self.tree.is_sign(self.key.path)
+
+    @property
+    def is_complete(self) -> bool:
+        """Settled, and in all that its watch asks for besides."""
+        return self.is_ripe and (bool(self.digest) or not self.tree.by_content)
+
+    @property
+    def is_ripe(self) -> bool:
+        """Settled, and alone or together as its watch wants it: only its digest may be missing."""
+        return self.look.settled and (self.together or self.tree.manifests is None)
+
+    @property
+    def is_touched(self) -> bool:
+        """The row's inode, size and mtime, but not its ctime: the bytes may have been changed."""
+        seen, row = self.look.seen, self.row
+        return (
+            seen is not None
+            and row.seen is not None
+            and row.digest is not None
+            and row.state in _COMPARED
+            and row.seen.content == seen.content
+            and row.seen.ctime_ns != seen.ctime_ns
+        )
+
+    @property
+    def needs_digest(self) -> bool:
+        """What the file holds has to be known before anything is concluded."""
+        if not self.tree.by_content or self.digest is not None or self.look.seen is None:
+            return False
+        if self.row.state not in _SETTLES:
+            return self.is_touched
+        ripe = self.is_ripe or (self.facts.adopted and self.row.state != "settling")
+        return ripe and self.tree.wants(self.key.path)
 
     def stranger(self) -> Stranger | None:
         """The file, if its inode is new at this path: it may have a row under another."""
@@ -120,22 +175,33 @@ class Turn:
         seen = look.seen
         step = tree.step(row.step) if row.step else None
         adopted = seen is not None and seen.ctime_ns // 1000 < tree.adopt_before
+        settled = look.settled if tree.is_plain else self.is_complete
         return Facts(
             row,
             now,
             seen,
-            settled=look.settled,
+            settled=settled,
             adopted=adopted,
             steps=tree.steps,
             attempts=step.attempts if step else 1,
             interruptions=tree.watch.interruptions,
             crashed=trigger.cause == "crash",
             alarm=trigger.cause == "alarm",
-            settle_at=0
-            if adopted
-            else look_again_at(look, now, tree.quiet, own_clock=not tree.remote),
+            settle_at=0 if adopted else self._settle_at(now, settled=settled),
             retry_at=_retry_at(step, row, now) if trigger.event == "fail" else 0,
+            digest=self.digest or None,
         )
+
+    def _settle_at(self, now: int, *, settled: bool) -> int:
+        tree, look = self.tree, self.look
+        if look.settled and not settled:
+            return now + BACKSTOP_US
+        return look_again_at(look, now, tree.quiet, own_clock=not tree.remote)
+
+    @property
+    def evidence(self) -> str:
+        """What "settled" rests on."""
+        return f"{self.look.evidence}+manifest" if self.together else self.look.evidence
 
 
 def _retry_at(step: Step | None, row: Row, now: int) -> int:

@@ -140,9 +140,8 @@ class Hints:
         await asyncio.sleep(0)
 
     def _looks(self, paths: Iterable[bytes]) -> Iterable[Trigger]:
-        name, matcher = self._tree.name, self._tree.matcher
-        wants, enters = matcher.wants, matcher.enters
-        return (Trigger(Key(name, p), "look", "hint") for p in paths if wants(p) or enters(p))
+        name, concerns = self._tree.name, self._tree.concerns
+        return (Trigger(Key(name, path), "look", "hint") for path in paths if concerns(path))
 
     def _begin(self, ready: Ready) -> None:
         """A watcher is in place."""

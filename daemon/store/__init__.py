@@ -25,13 +25,17 @@ class WatchMark(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What a scan has to know of a row: the content that it shows, and what it waits for."""
+    """What a scan has to know of a row: the content that it shows, and what it waits for.
+
+    `ctime_ns` only where there is a digest as well: what else tells a content does not need it.
+    """
 
     ino: int | None
     size: int | None
     mtime_ns: int | None
     state: str
     plan: str
+    ctime_ns: int | None = None
 
 
 class Store(Protocol):
@@ -55,7 +59,9 @@ class Store(Protocol):
         """The row of each path, in the order asked; None where there is none."""
         ...
 
-    async def known(self, watch: str, directories: Sequence[bytes]) -> list[dict[bytes, Known]]:
+    async def known(
+        self, watch: str, directories: Sequence[bytes], *, by_content: bool = False
+    ) -> list[dict[bytes, Known]]:
         """The rows directly in each of some directories, by name, in the order asked.
 
         Of the first so many directories that hold 20,000 rows together; of one at least.
@@ -64,6 +70,12 @@ class Store(Protocol):
 
     async def directories(self, watch: str, first: bytes, end: bytes, limit: int) -> list[bytes]:
         """The first directories with rows, in the order of bytes, from `first` up to `end`."""
+        ...
+
+    async def named(
+        self, watch: str, directory: bytes, first: bytes, end: bytes, limit: int
+    ) -> list[Row]:
+        """The rows in a directory whose names are from `first` up to `end`, in that order."""
         ...
 
     async def by_inode(self, inodes: Sequence[int]) -> list[Row]:
@@ -129,6 +141,13 @@ class Store(Protocol):
 
     async def keep_detection(self, watch: str, detection: str) -> None:
         """Show onlookers how the changes of a known watch are found."""
+        ...
+
+    async def note_ctimes(self, rows: Sequence[Row]) -> None:
+        """Files show another ctime than their rows did, and the same content.
+
+        No transition, so nothing happens where a row has another version by now.
+        """
         ...
 
     async def ping(self) -> None:

@@ -20,7 +20,7 @@ from daemon.errors import StoreLost, StoreTooNew, StoreUnavailable
 from daemon.store import Known, LastIds, WatchMark
 from daemon.store.queries import for_rows, load_migrations, load_queries
 from daemon.store.rows import Values, record_of, row_of
-from daemon.store.writing import apply
+from daemon.store.writing import apply, note_ctimes
 
 SQL = load_queries("queries.sql")
 MIGRATIONS = load_migrations()
@@ -107,15 +107,25 @@ class SqliteStore:
             found.update((row.key, row) for row in map(row_of, await self._fetch(sql, values)))
         return [found.get(key) for key in keys]
 
-    async def known(self, watch: str, directories: Sequence[bytes]) -> list[dict[bytes, Known]]:
+    async def known(
+        self, watch: str, directories: Sequence[bytes], *, by_content: bool = False
+    ) -> list[dict[bytes, Known]]:
         """See `Store`."""
+        sql = SQL["select_known_by_content" if by_content else "select_known"]
         with _unavailable(self._path):
-            return await self._reader.call(partial(_known, watch, directories))
+            return await self._reader.call(partial(_known, sql, watch, directories))
 
     async def directories(self, watch: str, first: bytes, end: bytes, limit: int) -> list[bytes]:
         """See `Store`."""
         found = await self._read("select_directories", watch, first, end, watch, end, limit)
         return [directory for (directory,) in found]
+
+    async def named(
+        self, watch: str, directory: bytes, first: bytes, end: bytes, limit: int
+    ) -> list[Row]:
+        """See `Store`."""
+        found = await self._read("select_named", watch, directory, first, end, limit)
+        return [row_of(values) for values in found]
 
     async def by_inode(self, inodes: Sequence[int]) -> list[Row]:
         """See `Store`."""
@@ -193,6 +203,11 @@ class SqliteStore:
         """See `Store`."""
         await self._write("set_detection", detection, watch)
 
+    async def note_ctimes(self, rows: Sequence[Row]) -> None:
+        """See `Store`."""
+        with _unavailable(self._path):
+            await self._writer.call(lambda db: note_ctimes(db, rows))
+
     async def ping(self) -> None:
         """See `Store`."""
         with _unavailable(self._path):
@@ -227,12 +242,12 @@ class SqliteStore:
 
 
 def _known(
-    watch: str, directories: Sequence[bytes], db: sqlite3.Connection
+    sql: str, watch: str, directories: Sequence[bytes], db: sqlite3.Connection
 ) -> list[dict[bytes, Known]]:
     found: list[dict[bytes, Known]] = []
     rows = 0
     for directory in directories:
-        read = db.execute(SQL["select_known"], (watch, directory)).fetchall()
+        read = db.execute(sql, (watch, directory)).fetchall()
         found.append({row[0]: Known._make(row[1:]) for row in read})
         rows += len(read)
         if rows > _ENOUGH:

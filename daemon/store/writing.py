@@ -35,6 +35,13 @@ def apply(
         return [ok or _is_there(db, t) for (t, _), ok in zip(batch, written, strict=True)]
 
 
+def note_ctimes(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    """See `Store.note_ctimes`."""
+    with _transaction(db):
+        values = [(row.id, row.version, row.seen.ctime_ns) for row in rows if row.seen]
+        _changed(db, "note_ctimes_if_version", values)
+
+
 @contextmanager
 def _transaction(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("BEGIN IMMEDIATE")

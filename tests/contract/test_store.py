@@ -289,6 +289,43 @@ async def test_known(store: Store) -> None:
     assert await store.known("other", [b"d"]) == [{}]
 
 
+async def test_known_by_content(store: Store) -> None:
+    """For a watch that goes by content the ctime belongs to it, where there is a digest."""
+    seen = Fingerprint(5, 6, 7, 8, 9)
+    with_digest = born("d/a", 1, seen=seen, digest="blake2b:0")
+    await Writer(store).apply(with_digest, born("d/b", 2, seen=seen))
+    assert await store.known("incoming", [b"d"], by_content=True) == [
+        {
+            b"a": Known(8, 5, 6, "settling", "process", 7),
+            b"b": Known(8, 5, 6, "settling", "process", None),
+        }
+    ]
+
+
+async def test_named(store: Store) -> None:
+    """Rows of one directory by a range of names, in order, so many of them at most."""
+    names = ["d/a", "d/a.b", "d/a.c", "d/a0", "d/a./b", "a.b", "d/a.\xff"]
+    await Writer(store).apply(*(born(os.fsencode(n), i) for i, n in enumerate(names, 1)))
+    found = await store.named("incoming", b"d", b"a.", b"a/", 9)
+    assert [row.key.name for row in found] == [b"a.b", b"a.c", os.fsencode("a.\xff")]
+    assert [row.id for row in await store.named("incoming", b"d", b"a.", b"a/", 1)] == [2]
+    assert await store.named("other", b"d", b"a.", b"a/", 9) == []
+
+
+async def test_ctimes_are_noted(store: Store) -> None:
+    """A ctime is kept without a transition, unless the row has moved on meanwhile."""
+    writer = Writer(store)
+    seen = Fingerprint(5, 6, 7, 8, 9)
+    births = [born(name, n, seen=seen) for n, name in enumerate("ab", 1)]
+    await writer.apply(*births)
+    later = step_on(births[1].after, "settle", "done")
+    await writer.apply(later)
+    noted = [replace(birth.after, seen=seen._replace(ctime_ns=70)) for birth in births]
+    await store.note_ctimes(noted)
+    assert await store.rows([key("a"), key("b")]) == [noted[0], later.after]
+    assert len(await store.owed(0, 9)) == 3
+
+
 async def test_by_inode(store: Store) -> None:
     """The rows of an inode are found, as they are now."""
     writer = Writer(store)

@@ -5,7 +5,7 @@ import os
 import resource
 from pathlib import Path
 
-from daemon.config import Watch
+from daemon.config import Settle, Watch
 from daemon.engine.disk import fingerprint
 from daemon.engine.scanning import Differences, compare_directories, missing_in, vanished
 from daemon.engine.trees import Tree
@@ -73,6 +73,31 @@ def test_patterns(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     found = compare_directories(tree_at(tmp_path, exclude=("*.part", ".*")), [b""], [{}])
     assert (found.new, found.folders, found.files) == ([], [], 1)
+
+
+def test_signs(tmp_path: Path) -> None:
+    """Markers and manifests are no new files, and are told beside them."""
+    for name in ("a", "a.done", "x.manifest", "b.part"):
+        (tmp_path / name).write_bytes(b"x")
+    settle = Settle(marker="{name}.done", manifest="*.manifest")
+    tree = tree_at(tmp_path, exclude=("*.part",), settle=settle)
+    found = compare_directories(tree, [b""], [{}])
+    assert [path for path, _ in found.new] == [b"a"]
+    assert (sorted(found.aside), found.files) == ([b"a.done", b"x.manifest"], 4)
+
+
+def test_only_the_ctime(tmp_path: Path) -> None:
+    """A file of which only the ctime is another is told beside the changed ones, by content."""
+    path = tmp_path / "a"
+    path.write_bytes(b"x")
+    row = known(path)
+    found = compare_directories(tree_at(tmp_path), [b""], [{b"a": row}])
+    assert (found.changed, found.aside) == ([], [])
+    earlier = row._replace(ctime_ns=path.stat().st_ctime_ns - 1)
+    found = compare_directories(tree_at(tmp_path), [b""], [{b"a": earlier}])
+    assert (found.changed, found.aside) == ([], [b"a"])
+    same = row._replace(ctime_ns=path.stat().st_ctime_ns)
+    assert compare_directories(tree_at(tmp_path), [b""], [{b"a": same}]).aside == []
 
 
 def test_numbers_beyond_63_bits(tmp_path: Path) -> None:

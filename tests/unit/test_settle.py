@@ -4,6 +4,7 @@ import pytest
 
 from daemon.core.model import Fingerprint
 from daemon.core.settle import (
+    BACKSTOP_US,
     PROBE_FIRST_US,
     PROBE_LONGEST_US,
     Look,
@@ -36,6 +37,27 @@ def test_settled(*, quiet: bool, closed: bool | None, settled: bool, evidence: s
     """Settled is quiet and not known to be open for writing; the evidence names what was known."""
     look = Look("file", written(NOW), quiet=quiet, closed=closed)
     assert (look.settled, look.evidence) == (settled, evidence)
+
+
+@pytest.mark.parametrize(
+    ("marked", "settled", "evidence"),
+    [
+        (True, True, "quiet+lease+marker"),
+        (False, False, "quiet+lease"),
+        (None, True, "quiet+lease"),
+    ],
+)
+def test_marked(*, marked: bool | None, settled: bool, evidence: str) -> None:
+    """Where a file needs a marker it has not settled without; the evidence names one."""
+    look = Look("file", written(NOW), quiet=True, closed=True, marked=marked)
+    assert (look.settled, look.evidence) == (settled, evidence)
+
+
+def test_without_its_marker_it_is_not_polled() -> None:
+    """The marker brings the file back; a minute later it is looked at in case it came unseen."""
+    for quiet in (True, False):
+        look = Look("file", written(NOW), quiet=quiet, closed=False, marked=False)
+        assert look_again_at(look, NOW, QUIET) == NOW + BACKSTOP_US
 
 
 IS_QUIET = {

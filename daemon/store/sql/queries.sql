@@ -34,6 +34,11 @@ FROM (VALUES {values}) AS new WHERE files.id = new.column1 AND files.version = n
 UPDATE files SET watch = new.column3, directory = new.column4, name = new.column5
 FROM (VALUES {values}) AS new WHERE files.id = new.column1 AND files.version = new.column2;
 
+-- name: note_ctimes_if_version
+-- Files show another ctime and the same content: what is known of them stays, and no line is due.
+UPDATE files SET ctime_ns = new.column3
+FROM (VALUES {values}) AS new WHERE files.id = new.column1 AND files.version = new.column2;
+
 -- name: insert_transitions
 -- Transitions are on record.
 INSERT INTO transitions (
@@ -75,7 +80,17 @@ SELECT {columns} FROM files WHERE ino IN (SELECT value FROM json_each(?));
 
 -- name: select_known
 -- What a scan has to know of a directory's rows.
-SELECT name, ino, size, mtime_ns, state, plan FROM files WHERE watch = ? AND directory = ?;
+SELECT name, ino, size, mtime_ns, state, plan, NULL FROM files WHERE watch = ? AND directory = ?;
+
+-- name: select_known_by_content
+-- The same for a watch that goes by content.
+SELECT name, ino, size, mtime_ns, state, plan, CASE WHEN digest IS NOT NULL THEN ctime_ns END
+FROM files WHERE watch = ? AND directory = ?;
+
+-- name: select_named
+-- The rows of a directory whose names are in a range.
+SELECT {columns} FROM files WHERE watch = ? AND directory = ? AND name >= ? AND name < ?
+ORDER BY name LIMIT ?;
 
 -- name: select_directories
 -- The next directories that have rows, from one to another: a seek each, not a read of all rows.
