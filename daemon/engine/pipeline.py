@@ -65,7 +65,7 @@ class Pipeline:
         self._patience = Patience(inbox)
         self._contents = Contents(inbox, self._unread)
         self._evidence = Evidence(trees, ledger, self._contents)
-        self._conditions = Conditions(inbox, ledger)
+        self._conditions = Conditions(inbox, ledger, journal, self._patience)
         self._session = secrets.token_hex(4)
         self._attempts = count(1)
         self._moves = Moves(self._locks, self._patience, node, self._attempt_id)
@@ -82,6 +82,7 @@ class Pipeline:
                     task.add_done_callback(lambda _: limit.release())
         finally:
             await self._contents.close()
+            await self._conditions.close()
             await self._evidence.close()
 
     async def drop_waiting(self) -> None:
