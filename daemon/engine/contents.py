@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from daemon.core.model import Fingerprint, Key, Row, Trigger
 from daemon.engine.digests import LARGE, Digests
 from daemon.engine.inbox import Inbox
+from daemon.engine.journal import Journal
 from daemon.engine.trees import Tree
 from daemon.engine.turns import Turn
 
@@ -57,10 +58,10 @@ class Lane:
 class Contents:
     """Computes digests, one at a time a file, and remembers them."""
 
-    def __init__(self, inbox: Inbox, unread: Callable[[Reading, OSError], None]) -> None:
-        """`unread` is told of each file that cannot be read."""
+    def __init__(self, inbox: Inbox, journal: Journal, attempt_id: Callable[[], str]) -> None:
         self._inbox = inbox
-        self._unread = unread
+        self._journal = journal
+        self._attempt_id = attempt_id
         self.digests = Digests()
         self._small, self._large = Lane(), Lane()
         self._under_way: set[Key] = set()
@@ -125,7 +126,8 @@ class Contents:
             if error.errno in SHORTAGE:
                 asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._read_again, reading)
                 return
-            self._unread(reading, error)
+            text = f"{error.strerror} (digest)"
+            self._journal.failed(reading.trigger, reading.row, text, self._attempt_id())
             digest = UNREADABLE
         if not self._closing:
             self._finish(reading, digest)

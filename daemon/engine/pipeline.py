@@ -15,7 +15,8 @@ from daemon.core.model import Event, Key, Refused, Row, Transition, Trigger
 from daemon.core.settle import Look
 from daemon.engine.clock import AlarmClock, now_us
 from daemon.engine.conditions import Conditions
-from daemon.engine.contents import Contents, Reading
+from daemon.engine.contents import Contents
+from daemon.engine.deliveries import Deliveries
 from daemon.engine.dispatcher import Dispatcher
 from daemon.engine.evidence import Evidence
 from daemon.engine.inbox import Inbox
@@ -63,11 +64,13 @@ class Pipeline:
         self._alarms = alarms
         self._locks = LockMap()
         self._patience = Patience(inbox)
-        self._contents = Contents(inbox, self._unread)
-        self._evidence = Evidence(trees, ledger, self._contents)
-        self._conditions = Conditions(inbox, ledger, journal, self._patience)
         self._session = secrets.token_hex(4)
         self._attempts = count(1)
+        self._contents = Contents(inbox, journal, self._attempt_id)
+        self._evidence = Evidence(trees, ledger, self._contents)
+        digests = self._contents.digests
+        deliveries = Deliveries(journal, self._locks, self._evidence, digests, self._settle_all)
+        self._conditions = Conditions(inbox, ledger, journal, self._patience, deliveries)
         self._moves = Moves(self._locks, self._patience, node, self._attempt_id)
 
     async def run(self) -> None:
@@ -89,6 +92,7 @@ class Pipeline:
         """The daemon stops: what waits for an explanation is found again by the next start."""
         self._patience.drop()
         await self._contents.close()
+        await self._conditions.drop()
 
     async def _finish(self, triggers: Sequence[Trigger]) -> None:
         """Looks at free paths go together; whatever has to wait for its path goes alone."""
@@ -204,6 +208,12 @@ class Pipeline:
         self._patience.wait(turn.trigger)
         return False
 
+    async def _settle_all(self, turns: Sequence[Turn]) -> None:
+        """Settle the members of a set, whose paths are held, in one transaction."""
+        for turn in turns:
+            turn.result = self._judge(turn, "settle")
+        await self._commit(turns)
+
     async def _commit(self, turns: Sequence[Turn]) -> Sequence[Turn]:
         """Commit what was decided and do what follows; returns those that lost their race."""
         if not turns:
@@ -275,10 +285,6 @@ class Pipeline:
             asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._inbox.put, trigger)
         text = f"{type(error).__name__}: {error}"
         self._journal.failed(trigger, turn.row, text, self._attempt_id())
-
-    def _unread(self, reading: Reading, error: OSError) -> None:
-        text = f"{error.strerror} (digest)"
-        self._journal.failed(reading.trigger, reading.row, text, self._attempt_id())
 
     def _attempt_id(self) -> str:
         return f"{self._session}-{next(self._attempts):x}"
