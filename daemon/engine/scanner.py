@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Protocol
 
-from msgspec import Struct, field
-
 from daemon.core.model import Fingerprint, Key, Trigger
 from daemon.core.texts import path_fields
 from daemon.engine.identity import RootId
@@ -18,7 +16,14 @@ from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
 from daemon.engine.patience import GRACE_SECONDS
-from daemon.engine.scanning import Differences, Rows, compare_directories, missing_in, vanished
+from daemon.engine.scanning import (
+    Counts,
+    Differences,
+    Rows,
+    compare_directories,
+    missing_in,
+    vanished,
+)
 from daemon.engine.trees import Tree
 from daemon.engine.worker import Worker
 
@@ -53,27 +58,6 @@ class Removals(Protocol):
     async def scanned(self, tree: Tree, missing: int, scanned: RootId | None) -> None:
         """A whole tree was scanned, all of it; `scanned` is the root that was there."""
         ...
-
-
-class Counts(Struct):
-    """What a scan saw, and how many of the files differed from their rows.
-
-    `unannounced`: those that no hint in the inbox speaks of. `shut`: what could not be read.
-    """
-
-    directories: int = 0
-    files: int = 0
-    new: int = 0
-    changed: int = 0
-    missing: int = 0
-    unreadable: int = 0
-    unannounced: int = 0
-    shut: set[Key] = field(default_factory=set)
-
-    @property
-    def found(self) -> int:
-        """How many files differed from their rows."""
-        return self.new + self.changed + self.missing
 
 
 class Scanner:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct, field
 
-from daemon.core.model import Fingerprint
+from daemon.core.model import Fingerprint, Key
 from daemon.engine.disk import ABSENT, fingerprint, is_missing
 from daemon.engine.trees import Tree
 from daemon.store import Known
@@ -45,6 +45,27 @@ class Differences(Struct):
     folders: list[bytes] = field(default_factory=list)
     others: list[bytes] = field(default_factory=list)
     unreadable: list[tuple[bytes, str]] = field(default_factory=list)
+
+
+class Counts(Struct):
+    """What a scan saw, and how many of the files differed from their rows.
+
+    `unannounced`: those that no hint in the inbox speaks of. `shut`: what could not be read.
+    """
+
+    directories: int = 0
+    files: int = 0
+    new: int = 0
+    changed: int = 0
+    missing: int = 0
+    unreadable: int = 0
+    unannounced: int = 0
+    shut: set[Key] = field(default_factory=set)
+
+    @property
+    def found(self) -> int:
+        """How many files differed from their rows."""
+        return self.new + self.changed + self.missing
 
 
 def compare_directories(

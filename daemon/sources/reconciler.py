@@ -8,7 +8,8 @@ from functools import partial
 from daemon.engine.inbox import Inbox, ScanRequest
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
-from daemon.engine.scanner import Counts, Scanner
+from daemon.engine.scanner import Scanner
+from daemon.engine.scanning import Counts
 from daemon.engine.trees import Tree
 
 # A scan that took a second is followed by another after so many seconds at the earliest.

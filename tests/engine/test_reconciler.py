@@ -15,7 +15,8 @@ from daemon.cli.harness import Rig
 from daemon.core.model import Key, Trigger
 from daemon.engine import scanning
 from daemon.engine.identity import RootId
-from daemon.engine.scanner import Counts, Scanner
+from daemon.engine.scanner import Scanner
+from daemon.engine.scanning import Counts
 from daemon.engine.trees import Tree
 from daemon.sources.reconciler import Reconciler
 from tests.engine.conftest import Open, background
