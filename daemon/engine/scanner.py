@@ -96,9 +96,18 @@ class Scanner:
             sparse += await self._vanished(tree, top)
         if sparse:
             await self._remove(tree, tops, sparse, sight, counts)
-        if b"" in tops and not await self._hides_any(counts.shut):
+        if b"" in tops and await self._is_proof(tree, root, counts):
             await self._removals.scanned(tree, counts.missing, root)
         return counts
+
+    async def _is_proof(self, tree: Tree, root: RootId | None, counts: Counts) -> bool:
+        """Whether what is not missing is there: all of it was read, and in the root it began with.
+
+        Seen: a share that was unmounted just before it was listed showed what lies below it.
+        """
+        if root != tree.root_id or not await self._is_rooted(tree):
+            return False
+        return not await self._hides_any(counts.shut)
 
     async def _hides_any(self, shut: set[Key]) -> bool:
         """Whether files may be missing in what could not be read."""
