@@ -74,7 +74,7 @@ def compare_directories(
     """List each directory and compare it with its rows, which are used up. Blocks."""
     found = Differences()
     for directory, rows in zip(directories, known, strict=True):
-        if len(found.new) + len(found.changed) > ENOUGH:
+        if len(found.new) + len(found.changed) + len(found.aside) > ENOUGH:
             found.unread.append(directory)
             continue
         try:
