@@ -7,7 +7,7 @@ was is committed in one transaction.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Literal, NamedTuple
@@ -37,6 +37,8 @@ VERIFIED = 20_000
 SAID = 1_000
 AGAIN_US = 1_000_000
 Settle = Callable[[Sequence[Turn]], Awaitable[None]]
+# What each file was seen as when it had been so for the quiet time.
+Stood = Mapping[bytes, Fingerprint]
 
 
 class Delivery(NamedTuple):
@@ -88,7 +90,7 @@ class Deliveries:
         self._verified: OrderedDict[Key, tuple[Fingerprint, Checksum]] = OrderedDict()
         self._said: OrderedDict[tuple[Key, Fingerprint, str], None] = OrderedDict()
 
-    async def examine(self, delivery: Delivery) -> Verdict:
+    async def examine(self, delivery: Delivery, stood: Stood) -> Verdict:
         """Settle the delivery, or tell what keeps it back."""
         look = await self._look(delivery)
         if look.seen is None:
@@ -99,9 +101,9 @@ class Deliveries:
             return Verdict("later", look.seen, at=_again_at(delivery, look))
         if isinstance(members, Fault):
             return Verdict("faulty", look.seen)
-        turns = [self._turn(delivery, path, Slot()) for path in members]
+        turns = [_turn(delivery, path, Slot(), stood) for path in members]
         unfit = await self._unfit(delivery, turns) or await self._wrong(delivery, members, turns)
-        return unfit or await self._conclude(delivery, members)
+        return unfit or await self._conclude(delivery, members, stood)
 
     async def members(self, delivery: Delivery) -> Members | Fault | None:
         """What a manifest says, and its fault on the log; None where it is another by now."""
@@ -116,12 +118,12 @@ class Deliveries:
             self._complain(delivery, str(members), seen)
         return members
 
-    async def _conclude(self, delivery: Delivery, members: Members) -> Verdict:
+    async def _conclude(self, delivery: Delivery, members: Members, stood: Stood) -> Verdict:
         """Settle the members, if they and the manifest are what was examined."""
         with self._held(delivery.tree, members) as slots:
             if slots is None:
                 return Verdict("busy", delivery.seen)
-            turns = [self._turn(delivery, path, slot) for path, slot in slots.items()]
+            turns = [_turn(delivery, path, slot, stood) for path, slot in slots.items()]
             if unfit := await self._unfit(delivery, turns):
                 return unfit
             for turn in turns:
@@ -150,12 +152,6 @@ class Deliveries:
             for path in slots:
                 self._locks.give_back(Key(tree.name, path))
         yield None
-
-    def _turn(self, delivery: Delivery, path: bytes, slot: Slot) -> Turn:
-        tree = delivery.tree
-        turn = Turn(Trigger(Key(tree.name, path), "look", "manifest"), slot, tree)
-        turn.together = True
-        return turn
 
     async def _look(self, delivery: Delivery) -> Look:
         tree, path, _, stood = delivery
@@ -235,6 +231,14 @@ class Deliveries:
             reason="a manifest does not hold, and its files do not settle",
             error=fault,
         )
+
+
+def _turn(delivery: Delivery, path: bytes, slot: Slot, stood: Stood) -> Turn:
+    tree = delivery.tree
+    trigger = Trigger(Key(tree.name, path), "look", "manifest", seen=stood.get(path))
+    turn = Turn(trigger, slot, tree)
+    turn.together = True
+    return turn
 
 
 def _is_fit(turn: Turn, manifest: Fingerprint) -> bool:

@@ -52,7 +52,8 @@ class Sets:
         self._known: OrderedDict[Key, Known] = OrderedDict()
         # Deliveries by the member that keeps them back.
         self._kept_by: defaultdict[Key, dict[Key, Delivery]] = defaultdict(dict)
-        self._waiting: defaultdict[str, set[bytes]] = defaultdict(set)
+        # Files that are ready, by watch, as they were seen then: that was so for the quiet time.
+        self._waiting: defaultdict[str, dict[bytes, Fingerprint]] = defaultdict(dict)
         self._reports: dict[Key, tuple[Tree, Fingerprint]] = {}
         self._matching: asyncio.Task[None] | None = None
         self._running: dict[Key, asyncio.Task[None]] = {}
@@ -76,11 +77,13 @@ class Sets:
     def ready(self, turn: Turn) -> None:
         """A file could settle, and waits for the others of its set."""
         key, seen = turn.key, turn.look.seen
+        if seen is None:
+            return
         waiting = self._waiting[key.watch]
-        if len(waiting) < WAITING:
-            waiting.add(key.path)
+        if key.path in waiting or len(waiting) < WAITING:
+            waiting[key.path] = seen
         self._wake(key)
-        if seen is None or self._closing or key in self._reports or len(self._reports) >= REPORTS:
+        if self._closing or key in self._reports or len(self._reports) >= REPORTS:
             return
         self._reports[key] = (turn.tree, seen)
         self._inbox.hold()
@@ -89,7 +92,7 @@ class Sets:
 
     def over(self, key: Key) -> None:
         """A file is not settling any more: it has settled, or is gone, or has another path."""
-        self._waiting[key.watch].discard(key.path)
+        self._waiting[key.watch].pop(key.path, None)
         self._wake(key)
 
     async def close(self) -> None:
@@ -192,7 +195,7 @@ class Sets:
             since = loop.time()
             meanwhile = self._meanwhile[key] = set()
             try:
-                verdict = await self._deliveries.examine(delivery)
+                verdict = await self._deliveries.examine(delivery, self._waiting[key.watch])
             finally:
                 del self._meanwhile[key]
             took = loop.time() - since
