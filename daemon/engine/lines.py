@@ -183,7 +183,8 @@ def _usual(level: str, record: Record) -> bytes | None:
 
 
 def _line(level: str, at: int, event: EventDict) -> bytes:
-    line = {"timestamp": timestamp(at), "level": level, **event}
+    name = event.pop("event")
+    line = {"timestamp": timestamp(at), "level": level, "event": name, **event}
     try:
         encoded = _encode(line)
     except UnicodeEncodeError:  # an error's own words may name a file that is not UTF-8

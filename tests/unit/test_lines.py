@@ -54,6 +54,15 @@ def line_of(made: Record) -> tuple[bytes, dict[str, Any]]:
     return raw, line
 
 
+def test_keys_of_any_line() -> None:
+    """Whatever the line is about, it begins with its time, its level and its event."""
+    ((raw, seq),) = written("daemon.started", node="n", pid=1)
+    assert list(json.loads(raw)) == ["timestamp", "level", "event", "node", "pid"]
+    assert seq is None
+    raw, _ = line_of(record(path=b"\xff"))
+    assert list(json.loads(raw))[:3] == ["timestamp", "level", "event"]
+
+
 def test_keys_of_a_transition() -> None:
     """The keys stand in their documented order; those that do not apply are left out."""
     raw, line = line_of(record(guard="attempts_left", error="exit status 1", due_at=2_000_000))
