@@ -1,11 +1,8 @@
 """The composition root: builds the parts, starts them in order, and stops them in order."""
 
 import asyncio
-import gc
 import os
-import resource
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
@@ -24,6 +21,7 @@ from daemon.engine.pipeline import Pipeline
 from daemon.engine.scanner import Scanner
 from daemon.engine.snapshots import Snapshots
 from daemon.engine.trees import Tree
+from daemon.engine.tuning import tune_process
 from daemon.engine.worker import Worker
 from daemon.errors import StoreLost
 from daemon.handlers.command import CommandHandler
@@ -45,7 +43,6 @@ IDLE_SECONDS = 20.0
 CANCEL_SECONDS = 5.0
 STORE_CHECK_SECONDS = 5.0
 PATIENCE_SECONDS = 30.0
-DESCRIPTORS = 65_536
 # After the drain: handlers that ignore TERM, the last commits, the last lines.
 STOP_SECONDS = 60.0
 
@@ -242,25 +239,6 @@ async def serve(config: Config) -> None:
         service = Service(config, store, journal, ledger, notifier)
         stack.enter_context(_signals(service))
         await service.run()
-
-
-def tune_process() -> None:
-    """Let threads take turns ten times as often as by default, and open as many files as allowed.
-
-    The database's thread gives the interpreter lock away at every row and would wait up to 5 ms
-    to get it back from a busy loop: 9,200 transitions/s at ten in flight instead of 3,800 to
-    6,000, 22,800 at a hundred instead of 8,400 to 16,800, the same at a thousand.
-    """
-    sys.setswitchinterval(0.0005)
-    # What is here now stays; and what comes is freed by counting, for the nouns make no cycles:
-    # looking for them took a tenth of a scan's time.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Handlers inherit this, and some programs close everything up to their limit one by one.
-    wanted = DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, DESCRIPTORS)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _make_folders(config: Config) -> None:

@@ -15,8 +15,9 @@ from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
 from daemon.engine.output import Output
 from daemon.engine.pipeline import Result
+from daemon.engine.tuning import tune_process
 from daemon.ops.systemd import Notifier
-from daemon.service import Service, tune_process
+from daemon.service import Service
 from daemon.store import Store
 from daemon.store.opening import open_store
 

@@ -1,0 +1,26 @@
+"""What the daemon asks of the interpreter and of the kernel for its own process."""
+
+import gc
+import resource
+import sys
+
+DESCRIPTORS = 65_536
+
+
+def tune_process() -> None:
+    """Let threads take turns ten times as often as by default, and open as many files as allowed.
+
+    The database's thread gives the interpreter lock away at every row and would wait up to 5 ms
+    to get it back from a busy loop: 9,200 transitions/s at ten in flight instead of 3,800 to
+    6,000, 22,800 at a hundred instead of 8,400 to 16,800, the same at a thousand.
+    """
+    sys.setswitchinterval(0.0005)
+    # What is here now stays; and what comes is freed by counting, for the nouns make no cycles:
+    # looking for them took a tenth of a scan's time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Handlers inherit this, and some programs close everything up to their limit one by one.
+    wanted = DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
