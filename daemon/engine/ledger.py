@@ -48,6 +48,8 @@ class Ledger:
         self._away: set[str] = set()
         self._away_since = 0.0
         self._closing = False
+        # How many transitions were committed since the start.
+        self.committed = 0
         # Set while the database can be used, as far as the last try tells.
         self.available = asyncio.Event()
         self.available.set()
@@ -155,6 +157,7 @@ class Ledger:
                 self._recent.pop(transition.before.key, None)
             self._journal.doubtful()
             raise
+        self.committed += sum(won)
         self._journal.committed([pair[1] for pair, ok in zip(batch, won, strict=True) if ok])
         return [self._outcome(pair[0], ok) for pair, ok in zip(batch, won, strict=True)]
 

@@ -38,6 +38,14 @@ class Known(NamedTuple):
     ctime_ns: int | None = None
 
 
+class StateCount(NamedTuple):
+    """How many files of a watch are in a state."""
+
+    watch: str
+    state: str
+    files: int
+
+
 class Store(Protocol):
     """Rows of files, and the transitions that made them."""
 
@@ -92,6 +100,10 @@ class Store(Protocol):
 
     async def stranded(self, watch: str, steps: Sequence[str]) -> list[Row]:
         """What waits, ready or failed, for a step other than these."""
+        ...
+
+    async def counts(self) -> list[StateCount]:
+        """How many files of each watch there is or was are in each state; at once."""
         ...
 
     async def any_below(self, keys: Sequence[Key]) -> list[bool]:

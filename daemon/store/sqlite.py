@@ -17,7 +17,7 @@ import aiosqlite
 
 from daemon.core.model import Key, Record, Row, Transition
 from daemon.errors import StoreLost, StoreTooNew, StoreUnavailable
-from daemon.store import Known, LastIds, WatchMark
+from daemon.store import Known, LastIds, StateCount, WatchMark
 from daemon.store.queries import for_rows, load_migrations, load_queries
 from daemon.store.rows import Values, record_of, row_of
 from daemon.store.writing import apply, note_ctimes
@@ -145,6 +145,10 @@ class SqliteStore:
         """See `Store`."""
         found = await self._read("select_stranded", watch, json.dumps(list(steps)))
         return [row_of(values) for values in found]
+
+    async def counts(self) -> list[StateCount]:
+        """See `Store`."""
+        return [StateCount(*values) for values in await self._read("select_counts")]
 
     async def any_below(self, keys: Sequence[Key]) -> list[bool]:
         """See `Store`."""

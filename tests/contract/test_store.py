@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from daemon.core.model import Fingerprint, Key, Record, Row, Transition
 from daemon.errors import StoreLost, StoreTooNew, StoreUnavailable
-from daemon.store import Known, LastIds, Store, WatchMark
+from daemon.store import Known, LastIds, StateCount, Store, WatchMark
 from daemon.store.inspect import inspect
 from daemon.store.opening import open_store
 from daemon.store.rows import record_of_transition
@@ -385,6 +385,32 @@ async def test_stranded(store: Store) -> None:
     found = await store.stranded("incoming", ["load", 'it\'s "quoted"'])
     assert {row.id for row in found} == {1, 2, 9}
     assert {row.id for row in await store.stranded("incoming", [])} == {1, 2, 3, 9}
+
+
+async def test_counts(opened: Open) -> None:
+    """Files by watch and state follow every transition that won, and none that lost."""
+    async with opened() as store:
+        assert await store.counts() == []
+        writer = Writer(store)
+        await writer.apply(
+            born("a", 1), born("b", 2), step_on(Row(3, key("c", "w")), "skip", "done")
+        )
+        row = await row_at(store, key("a"))
+        assert row is not None
+        assert await writer.apply(step_on(row, "settle", "ready")) == [True]
+        assert await writer.apply(step_on(row, "vanish", "gone", "a-2")) == [False]
+        wanted = [("incoming", "ready", 1), ("incoming", "settling", 1), ("w", "done", 1)]
+        assert sorted(await store.counts()) == wanted
+        row = await row_at(store, key("b"))
+        assert row is not None
+        await writer.apply(step_on(row, "vanish", "gone"))
+    async with opened() as store:
+        found = set(await store.counts())
+    assert found == {
+        StateCount("incoming", "ready", 1),
+        StateCount("incoming", "gone", 1),
+        StateCount("w", "done", 1),
+    }
 
 
 async def test_due(store: Store) -> None:

@@ -296,3 +296,13 @@ async def test_numbers_are_counted_on(store: Store, journal: Journal) -> None:
         ledger = Ledger(store, await store.last_ids(), journal)
         await commit(ledger, born(name))
     assert [(r.seq, r.file_id) for r in await store.owed(0, 9)] == [(1, 1), (2, 2)]
+
+
+async def test_what_is_committed_is_counted(ledger: Ledger) -> None:
+    """Each transition of a batch that won its race counts once, and a loser does not."""
+    await ledger.commit([born("a"), born("b"), born("c")])
+    row = await row_of(ledger, key("a"))
+    assert row is not None
+    won, lost = step_on(row, "settle", "ready"), step_on(row, "vanish", "gone", "a-2")
+    assert await ledger.commit([won, lost]) == [won.after, None]
+    assert ledger.committed == 4

@@ -122,6 +122,10 @@ SELECT {columns} FROM files WHERE state = ? AND watch = ? AND id > ? ORDER BY id
 SELECT {columns} FROM files WHERE state IN ('ready', 'failed') AND watch = ? AND plan = 'process'
     AND (step IS NULL OR step NOT IN (SELECT value FROM json_each(?)));
 
+-- name: select_counts
+-- How many files of each watch are in each state?
+SELECT watch, state, files FROM counts WHERE files > 0;
+
 -- name: select_due
 -- What has a timer that ends before the horizon; the watches come as a JSON array.
 SELECT {columns} FROM files WHERE due_at < ? AND watch IN (SELECT value FROM json_each(?))
