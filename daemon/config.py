@@ -13,6 +13,7 @@ from msgspec import Struct, field
 
 from daemon import config_values as values
 from daemon import locate
+from daemon.config_address import Address, read_address
 from daemon.config_places import derive_runtime_dir, misplaced, resolve, tables
 from daemon.config_report import Finding, WrongValueError, dotted, to_problems, wrong
 from daemon.config_tables import Example, listing, table
@@ -54,6 +55,12 @@ class Log(Struct, frozen=True, kw_only=True):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     output: Annotated[str, values.output] = "stdout"
+
+
+class Metrics(Struct, frozen=True, kw_only=True):
+    """`[metrics]`: where Prometheus and health checks may ask; nowhere unless it is set."""
+
+    listen: Annotated[Address | None, read_address] = None
 
 
 class Settle(Struct, frozen=True, kw_only=True):
@@ -134,6 +141,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     daemon: Daemon
     log: Log = Log()
+    metrics: Metrics = Metrics()
     watch: Annotated[tuple[Watch, ...], _watches, Example("[[watch]]")]
 
 

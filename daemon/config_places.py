@@ -44,6 +44,7 @@ def resolve(raw: dict[str, Any], file: Path) -> None:
         _resolve_key(watch, "path", file)
     if _table(raw, "log").get("output") != "stdout":
         _resolve_key(_table(raw, "log"), "output", file)
+    _resolve_socket(_table(raw, "metrics"), file)
     raw.setdefault("daemon", {})
     for key, find in (("state_dir", locate.state_dir), ("runtime_dir", locate.given_runtime_dir)):
         with suppress(ConfigError):
@@ -54,6 +55,13 @@ def resolve(raw: dict[str, Any], file: Path) -> None:
 def _resolve_key(table: dict[str, Any], key: str, file: Path) -> None:
     if path := locate.placed(table.get(key), file):
         table[key] = path
+
+
+def _resolve_socket(table: dict[str, Any], file: Path) -> None:
+    """`unix:` and a path become the path alone, which no other form of an address is."""
+    written = table.get("listen")
+    if isinstance(written, str) and written.startswith("unix:"):
+        table["listen"] = locate.placed(written.removeprefix("unix:"), file) or written
 
 
 def derive_runtime_dir(raw: dict[str, Any], file: Path) -> None:
@@ -102,6 +110,7 @@ def _own(raw: dict[str, Any]) -> Iterator[Own]:
         ("daemon", "state_dir", "the state folder"),
         ("daemon", "runtime_dir", "the runtime folder"),
         ("log", "output", "the log"),
+        ("metrics", "listen", "the socket of the metrics"),
     ):
         if isinstance(path := _table(raw, table).get(key), Path):
             yield Own((table, key), path, what, private=key == "state_dir")

@@ -92,6 +92,11 @@ class Service:
         """End in good order; called a second time, end at once."""
         (self._hurry if self._stop.is_set() else self._stop).set()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop.is_set()
+
     async def run(self) -> None:
         """Serve until told to stop, and write the last line.
 
@@ -223,6 +228,7 @@ async def serve(config: Config) -> None:
         AlreadyRunning: another daemon has this state folder.
         StoreTooNew: a newer treewarden wrote the database.
         StoreUnavailable: the database cannot be opened.
+        ServiceError: the metrics cannot be served where they should be.
         OSError: a folder or the log cannot be made.
     """
     tune_process()
@@ -237,6 +243,11 @@ async def serve(config: Config) -> None:
         notifier = stack.enter_context(Notifier())
         ledger = Ledger(store, await store.last_ids(), journal, notifier.status)
         service = Service(config, store, journal, ledger, notifier)
+        if config.metrics.listen:
+            from daemon.ops import http, metrics  # noqa: PLC0415 - 13 MB and 0.1 s
+
+            answers = metrics.Answers(service, journal).by_path
+            await stack.enter_async_context(http.serve(config.metrics.listen, answers))
         stack.enter_context(_signals(service))
         await service.run()
 

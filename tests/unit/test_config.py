@@ -10,7 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from daemon import locate
-from daemon.config import Backoff, Config, Settle, load
+from daemon.config import Backoff, Config, Metrics, Settle, load
+from daemon.config_address import Address, TcpAddress, UnixAddress
 from daemon.errors import ConfigError, Problem
 from daemon.toml_lines import line_numbers, line_of
 
@@ -78,13 +79,16 @@ def test_the_example_shows_every_option_and_its_default(tmp_path: Path) -> None:
     (watch,) = full.watch
     assert full.daemon.node == "files1"
     assert (watch.settle.marker, watch.settle.manifest) == ("{name}.done", "*.manifest")
+    assert full.metrics.listen == TcpAddress("127.0.0.1", 9464)
     daemon = replace(full.daemon, node=plain.daemon.node)
     settle = replace(watch.settle, marker=None, manifest=None)
-    assert replace(full, daemon=daemon, watch=(replace(watch, settle=settle),)) == plain
+    watches = (replace(watch, settle=settle),)
+    assert replace(full, daemon=daemon, metrics=Metrics(), watch=watches) == plain
     written = locate.read_toml(path)
     for table, model in (
         (written["daemon"], full.daemon),
         (written["log"], full.log),
+        (written["metrics"], full.metrics),
         (written["watch"][0], full.watch[0]),
         (written["watch"][0]["settle"], full.watch[0].settle),
         (written["watch"][0]["step"][0], full.watch[0].step[0]),
@@ -107,6 +111,7 @@ def test_defaults(write: Write, tmp_path: Path) -> None:
     assert config.daemon.node == os.uname().nodename
     assert config.daemon.state_dir == tmp_path / "state"
     assert (config.log.level, config.log.output) == ("info", "stdout")
+    assert config.metrics.listen is None
     assert (watch.include, watch.exclude, watch.create) == ((), (), False)
     assert (watch.existing, watch.mode, watch.interruptions) == ("process", "auto", 3)
     assert (watch.reconcile, watch.poll) == (900.0, 5.0)
@@ -190,7 +195,10 @@ BROKEN = [
     ('"state"', '"s"\n[log]\nlevel = "loud"', 4, "log.level", "'loud'", "'warning'"),
     ('"state"', '"s"\n[log]\noutput = 1', 4, "log.output", "found 1", "text"),
     ('"state"', '"s"\n[log]\noutput = "tree/x"', 4, "log.output", "inside", "outside"),
-    ('"state"', '"s"\n[metrics]\nlisten = 1', 3, "metrics", "unknown", "daemon, log, watch"),
+    ('"state"', '"s"\n[metric]\nlisten = 1', 3, "metric", "unknown", "daemon, log, metrics, watch"),
+    ('"state"', '"s"\n[metrics]\nlisten = 1', 4, "metrics.listen", "found 1", "unix:/path"),
+    ('"state"', '"s"\n[metrics]\nport = 1', 4, "metrics.port", "unknown", "listen"),
+    ('"state"', '"s"\n[metrics]\nlisten = "unix:tree/x"', 4, "metrics.listen", "inside", "outside"),
     ('"tree"', '"absent"', 5, "watch[0].path", "absent", "create = true"),
     ('"tree"', '"plain"', 5, "watch[0].path", "not a folder", "folder"),
     ('"tree"', '"plain/x"\ncreate = true', 5, "watch[0].path", "Not a directory", "folder"),
@@ -254,6 +262,59 @@ def test_each_problem_is_named(
     assert (problem.line, problem.key) == (line, key)
     assert found in problem.found
     assert remedy in problem.remedy
+
+
+ADDRESSES = [
+    ("127.0.0.1:9464", TcpAddress("127.0.0.1", 9464)),
+    ("localhost:1", TcpAddress("localhost", 1)),
+    ("0.0.0.0:65535", TcpAddress("0.0.0.0", 65535)),  # noqa: S104 - read, not bound
+    ("files-1.example.org:80", TcpAddress("files-1.example.org", 80)),
+    ("[::1]:9464", TcpAddress("::1", 9464)),
+    ("[fe80::1%eth0]:9464", TcpAddress("fe80::1%eth0", 9464)),
+    ("unix:/run/treewarden/m.sock", UnixAddress(Path("/run/treewarden/m.sock"))),
+]
+
+
+@pytest.mark.parametrize(("written", "address"), ADDRESSES)
+def test_addresses(write: Write, written: str, address: Address) -> None:
+    """A host and a port, IPv6 in brackets, or a socket; and each reads as it was written."""
+    config = load(write(f'{GOOD}[metrics]\nlisten = "{written}"\n'))
+    assert config.metrics.listen == address
+    assert str(address) == written
+
+
+def test_a_relative_socket_starts_at_the_file(write: Write, tmp_path: Path) -> None:
+    """Like every other path."""
+    config = load(write(f'{GOOD}[metrics]\nlisten = "unix:run/m.sock"\n'))
+    assert config.metrics.listen == UnixAddress(tmp_path / "run" / "m.sock")
+
+
+NO_ADDRESSES = ["", "9464", ":9464", "::1:9464", "[::1]", "127.0.0.1", "h:9464x", "h: 9464", "h:-1"]
+NO_ADDRESSES += ["h:0", "h:65536", "127.1:9464", "1.2.3.256:80", "[h]:80", "[1.2.3.4]:80", "-h:80"]
+NO_ADDRESSES += ["a b:80", "h/x:80", "http://h:80", "\u0661:80", "h:\u0661", "unix:", "/run/m.sock"]
+NO_ADDRESSES += ["unix:a\\u0000", f"unix:/{'n' * 107}", f"{'h' * 254}:80"]
+
+
+@pytest.mark.parametrize("written", NO_ADDRESSES)
+def test_no_addresses(write: Write, written: str) -> None:
+    """What cannot be listened at, or is not clear, is one problem with its line."""
+    path = write(f'{GOOD}[metrics]\nlisten = "{written}"\n')
+    (problem,) = problems(path)
+    assert (problem.line, problem.key) == (10, "metrics.listen")
+
+
+@pytest.mark.parametrize("absent", ["aiohttp", "prometheus_client"])
+def test_metrics_without_the_extra(
+    write: Write, monkeypatch: pytest.MonkeyPatch, absent: str
+) -> None:
+    """An address is refused where the libraries are not installed, with the command to run."""
+    monkeypatch.setitem(sys.modules, absent, None)
+    path = write(f'{GOOD}[metrics]\nlisten = "127.0.0.1:9464"\n')
+    (problem,) = problems(path)
+    assert (problem.line, problem.key) == (10, "metrics.listen")
+    assert problem.found == f"127.0.0.1:9464 cannot be served without {absent}"
+    assert problem.remedy == f"run {sys.executable} -m pip install 'treewarden[metrics]'"
+    assert load(write(GOOD)).metrics.listen is None
 
 
 NO_MARKERS = ["", "done", "{name}", "{path}.done", "{name}{stem}", "{name}.{name}", "{{name}}.done"]

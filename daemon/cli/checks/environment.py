@@ -13,6 +13,7 @@ from daemon.cli.checks import Finding, quoted
 from daemon.cli.checks.folders import examine_state, examine_writable, may
 from daemon.cli.checks.inotify import examine_extent, examine_limits, extent_of, usage_of
 from daemon.config import Config, Step, Watch
+from daemon.config_address import Address
 from daemon.engine.filesystems import file_system_of, is_remote, must_poll
 from daemon.store.holder import holder_pid
 
@@ -31,6 +32,8 @@ def examine(config: Config) -> Iterator[Finding]:
     yield from examine_state(config.daemon.state_dir)
     if config.log.output != "stdout":
         yield _log(Path(config.log.output))
+    if config.metrics.listen:
+        yield from _metrics(config.metrics.listen, config.daemon.state_dir)
     for watch in config.watch:
         yield from _watch(watch)
     yield from _trees(config)
@@ -67,6 +70,13 @@ def _log(path: Path) -> Finding:
         detail = f"{quoted(path)} cannot be written by this user"
         return Finding("error", "log.output", detail, "name a file that the daemon may write")
     return Finding("ok", "log.output", f"{quoted(path)}, writable")
+
+
+def _metrics(address: Address, state_dir: Path) -> Iterator[Finding]:
+    # Imported here: few configurations need sockets, and every answer would wait for them.
+    from daemon.cli.checks.listening import examine_address  # noqa: PLC0415
+
+    yield from examine_address(address, running=_pid(state_dir) is not None)
 
 
 def _watch(watch: Watch) -> Iterator[Finding]:
