@@ -147,8 +147,12 @@ class Inbox:
                     await self._idle.wait()
 
     def request_scan(self, key: Key, cause: str) -> None:
-        """Ask for the subtree at this path to be compared with the rows; merged while it waits."""
-        self._scans.setdefault(key, cause)
+        """Ask for the subtree at this path to be compared with the rows; merged while it waits.
+
+        The first cause stands for all, but a burst for nothing: it is no more than a suspicion.
+        """
+        if self._scans.get(key, "burst") == "burst":
+            self._scans[key] = cause
         self._scans_asked.set()
 
     def awaits(self, key: Key) -> bool:

@@ -31,7 +31,8 @@ class Round:
 
     def ask(self, cause: str) -> None:
         """Scan the whole tree; merged with what was asked for and has not begun."""
-        self.cause = self.cause or cause
+        if self.cause in {None, "burst"}:
+            self.cause = cause
         self.asked.set()
 
 

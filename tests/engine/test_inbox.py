@@ -108,7 +108,8 @@ async def test_scans_are_merged_while_they_wait() -> None:
     for name in ("d", "d", "e", "d"):
         inbox.request_scan(key(name), "burst")
     assert await inbox.next_scans() == [(key("d"), "burst"), (key("e"), "burst")]
-    inbox.request_scan(key("d"), "overflow")
+    for cause in ("burst", "overflow", "burst", "watcher"):
+        inbox.request_scan(key("d"), cause)
     assert await inbox.next_scans() == [(key("d"), "overflow")]
     assert not inbox._scans
 
