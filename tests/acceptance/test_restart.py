@@ -84,7 +84,7 @@ def test_a_signal_lets_the_handler_finish(site: Site, number: int) -> None:
     (site.tree / "a").touch()
     assert effects.next() == b"a 1"
     (site.tree / "b").touch()
-    daemon.line("settle", path="b")
+    daemon.wait_for(lambda _: daemon.state("b") == "ready", "b ready")
     daemon.signal(number)
     daemon.line("daemon.stopping", running=1)
     gate.open()
