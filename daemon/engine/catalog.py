@@ -54,6 +54,8 @@ class Catalog:
         self._digests = digests
         self._disk = Worker("manifests")
         self._listings: OrderedDict[Key, Listing] = OrderedDict()
+        # What was heard of a directory while it is listed: the listing may have come past it.
+        self._meanwhile: dict[Key, dict[bytes, Fingerprint | None]] = {}
         self._read: OrderedDict[Key, tuple[Fingerprint, Members | Fault]] = OrderedDict()
         self._members = 0
 
@@ -63,7 +65,10 @@ class Catalog:
 
     def note(self, key: Key, seen: Fingerprint | None) -> None:
         """A manifest is there, or is there no more."""
-        listing = self._listings.get(Key(key.watch, key.directory))
+        directory = Key(key.watch, key.directory)
+        if directory in self._meanwhile:
+            self._meanwhile[directory][key.path] = seen
+        listing = self._listings.get(directory)
         if listing is not None:
             listing.put(key.path, seen)
 
@@ -96,11 +101,21 @@ class Catalog:
         key, now = Key(tree.name, directory), asyncio.get_running_loop().time()
         listing = self._listings.get(key)
         if listing is None or now > listing.at + LISTED_SECONDS:
-            found = await self._disk.run(partial(manifests, tree, directory))
-            listing = self._listings[key] = Listing(now, found)
+            listing = self._listings[key] = await self._list(tree, directory, now)
         self._listings.move_to_end(key)
         if len(self._listings) > LISTINGS:
             self._listings.popitem(last=False)
+        return listing
+
+    async def _list(self, tree: Tree, directory: bytes, now: float) -> Listing:
+        key = Key(tree.name, directory)
+        meanwhile = self._meanwhile.setdefault(key, {})
+        try:
+            listing = Listing(now, await self._disk.run(partial(manifests, tree, directory)))
+        finally:
+            self._meanwhile.pop(key, None)
+        for path, seen in meanwhile.items():
+            listing.put(path, seen)
         return listing
 
     def _keep(self, key: Key, seen: Fingerprint, members: Members | Fault) -> None:
