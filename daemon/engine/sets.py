@@ -166,16 +166,14 @@ class Sets:
         task.add_done_callback(partial(self._ended, key))
 
     def _ended(self, key: Key, _task: asyncio.Task[None]) -> None:
-        self._again.pop(key, None)
         del self._running[key]
+        if again := self._again.pop(key, None):
+            self._examine(again)
         self._inbox.finished()
 
     async def _run(self, delivery: Delivery) -> None:
-        again: Delivery | None = delivery
         try:
-            while again is not None:
-                await self._run_once(again)
-                again = self._again.pop(delivery.key, None)
+            await self._examine_now(delivery)
         except StoreUnavailable:
             # Only while the daemon stops: the next start finds the files as the database has them.
             return
@@ -189,7 +187,7 @@ class Sets:
                 error=f"{type(error).__name__}: {error}",
             )
 
-    async def _run_once(self, delivery: Delivery) -> None:
+    async def _examine_now(self, delivery: Delivery) -> None:
         loop, key = asyncio.get_running_loop(), delivery.key
         async with self._places:
             since = loop.time()

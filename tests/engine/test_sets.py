@@ -14,6 +14,7 @@ from daemon.cli.harness import Rig
 from daemon.config import Settle
 from daemon.core.model import Record, Transition, Trigger
 from daemon.engine import sets
+from daemon.engine.deliveries import Delivery, Verdict
 from daemon.handlers import Outcome
 from daemon.store import Store
 from tests.engine.conftest import Gate, Open
@@ -454,6 +455,26 @@ async def test_stop_while_checksums_are_read(engine: Open, tree: Path) -> None:
         await rig.service.pipeline.drop_waiting()
         await rig.service.inbox.idle()
         assert await states(rig, b"large") == ["settling"]
+
+
+async def test_news_at_the_last_moment(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is heard when an examination is over, and before that is known, is not lost."""
+    async with engine(**MANIFEST) as rig:
+        put(tree, b"x.manifest", b"a\n")
+        its_sets = rig.service.pipeline._conditions._sets
+        examine, verdicts = its_sets._deliveries.examine, []
+
+        async def and_hear_more(delivery: Delivery, stood: Any) -> Verdict:
+            verdicts.append(await examine(delivery, stood))
+            if len(verdicts) == 1:
+                asyncio.get_running_loop().call_soon(its_sets._examine, delivery)
+            return verdicts[-1]
+
+        monkeypatch.setattr(its_sets._deliveries, "examine", and_hear_more)
+        await looks(rig, b"x.manifest")
+        assert len(verdicts) == 2
 
 
 async def test_many_hints_and_sets(engine: Open, tree: Path) -> None:
