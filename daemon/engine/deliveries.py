@@ -162,14 +162,18 @@ class Deliveries:
         return look
 
     async def _unfit(self, delivery: Delivery, turns: Sequence[Turn]) -> Verdict | None:
-        """The first member that has not settled, or is not older than the manifest."""
-        waiting = iter(turns)
+        """The first member that has not settled, or is newer than the manifest.
+
+        Of those that lack nothing but their digest the last: by then all of them are read.
+        """
+        waiting, verdict = iter(turns), None
         while chunk := list(islice(waiting, CHUNK)):
             await self._evidence.gather(chunk)
-            for turn in chunk:
-                if not _is_fit(turn, delivery.seen):
-                    return Verdict("waits", delivery.seen, turn.key.path)
-        return None
+            for turn in (turn for turn in chunk if not _is_fit(turn, delivery.seen)):
+                verdict = Verdict("waits", delivery.seen, turn.key.path)
+                if not turn.needs_digest:
+                    return verdict
+        return verdict
 
     async def _wrong(
         self, delivery: Delivery, members: Members, turns: Sequence[Turn]
