@@ -168,6 +168,27 @@ async def test_marker_of_the_next_delivery(engine: Open, tree: Path) -> None:
         assert not (tree / "a.done").exists()
 
 
+async def test_delivered_anew_while_it_is_handled(engine: Open, tree: Path) -> None:
+    """A marker that comes with another content while a handler runs is kept for that content."""
+    gate = Gate()
+    async with engine(gate, **marked()) as rig:
+        path = key_of(rig, b"a")
+        put(tree, b"a")
+        put(tree, b"a.done", b"")
+        await look(rig, path)
+        await rig.send(path, "start")
+        put(tree, b"a", b"next")
+        put(tree, b"a.done", b"")
+        await look(rig, key_of(rig, b"a.done"))
+        assert (tree / "a.done").exists()
+        await gate.let_pass()
+        await rig.state(path, ["settling", "ready"])
+        await rig.service.inbox.idle()
+        await look(rig, path)
+        assert (await rig.row(path)).state == "ready"
+        assert not (tree / "a.done").exists()
+
+
 def test_another_marker_is_left_alone(tmp_path: Path) -> None:
     """Only the very marker that was seen is removed; one that is gone already does no harm."""
     tree = Tree(Watch(name="incoming", path=tmp_path, **marked()))
