@@ -1,6 +1,10 @@
-"""What a former run left behind: files whose handler died with it, files that wait for nothing."""
+"""What a former run left behind: files whose handler died with it, files that wait for nothing.
 
-from collections.abc import Iterable
+And files that wait for something beside themselves, which may have come meanwhile.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from functools import partial
 
 from daemon.core.model import Row, Trigger
 from daemon.engine.inbox import Inbox
@@ -24,22 +28,33 @@ async def recover(trees: Iterable[Tree], inbox: Inbox, ledger: Ledger) -> int:
     await inbox.idle()
     for tree in known:
         found += await _release_stranded(tree, inbox, ledger)
+        if not tree.is_plain:
+            await _look_again(tree, inbox, ledger)
     return found
 
 
 async def _interrupt(tree: Tree, inbox: Inbox, ledger: Ledger) -> int:
-    count, last = 0, 0
-    while rows := await _processing(tree, ledger, last):
-        for row in rows:
-            await inbox.offer(Trigger(row.key, "interrupt", "crash"))
-        count, last = count + len(rows), rows[-1].id
+    count = 0
+    async for row in _in_state("processing", tree, ledger):
+        await inbox.offer(Trigger(row.key, "interrupt", "crash"))
+        count += 1
     return count
 
 
-async def _processing(tree: Tree, ledger: Ledger, after_id: int) -> list[Row]:
-    return await ledger.insist(
-        "read", lambda: ledger.store.in_state("processing", tree.name, after_id, PAGE)
-    )
+async def _look_again(tree: Tree, inbox: Inbox, ledger: Ledger) -> None:
+    """Have a look in place of the timer: it may be a minute off, and a scan sees no difference."""
+    async for row in _in_state("settling", tree, ledger):
+        await inbox.offer(Trigger(row.key, "look", "alarm"))
+
+
+async def _in_state(state: str, tree: Tree, ledger: Ledger) -> AsyncIterator[Row]:
+    last = 0
+    while rows := await ledger.insist(
+        "read", partial(ledger.store.in_state, state, tree.name, last, PAGE)
+    ):
+        for row in rows:
+            yield row
+        last = rows[-1].id
 
 
 async def _release_stranded(tree: Tree, inbox: Inbox, ledger: Ledger) -> int:

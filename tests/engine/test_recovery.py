@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from daemon.cli.harness import Rig
+from daemon.config import Settle
 from daemon.core.model import Key
 from daemon.sources.recovery import recover
 from daemon.store.opening import open_store
@@ -68,6 +70,44 @@ async def test_removed_step(engine: Open) -> None:
         await service.inbox.idle()
         await rig.send(path, "look")
         assert (await rig.row(path)).state == "done"
+
+
+async def recovered(rig: Rig) -> None:
+    """A start, and whatever follows from it."""
+    service = rig.service
+    await recover(service.trees.values(), service.inbox, service.ledger)
+    await service.scanner.scan(service.trees["incoming"], [b""])
+    await service.inbox.idle()
+
+
+async def test_set_that_was_completed_while_nobody_looked(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that waited for their manifest when the daemon died need not wait for their timer."""
+    monkeypatch.setattr("daemon.sources.recovery.PAGE", 2)
+    settle = Settle(quiet=0.0, manifest="*.manifest")
+    async with engine(settle=settle) as rig:
+        paths = [rig.write(f"{number}") for number in range(5)]
+        for path in paths:
+            await rig.send(path, "look")
+        await rig.service.inbox.idle()
+    (tree / "x.manifest").write_text("\n".join(map(str, range(5))))
+    async with engine(settle=settle) as rig:
+        assert {(await rig.row(path)).state for path in paths} == {"settling"}
+        await recovered(rig)
+        assert {(await rig.row(path)).state for path in paths} == {"ready"}
+
+
+async def test_digest_that_was_being_computed(engine: Open) -> None:
+    """A file that was being read when the daemon ended is read by the next one at once."""
+    async with engine(identity="content") as rig:
+        await rig.service.pipeline.drop_waiting()
+        path = rig.write("a")
+        await rig.send(path, "look")
+        assert (await rig.row(path)).state == "settling"
+    async with engine(identity="content") as rig:
+        await recovered(rig)
+        assert (await rig.row(path)).state == "ready"
 
 
 async def test_nothing_to_recover(engine: Open) -> None:
