@@ -89,12 +89,6 @@ class Tree:
         """A path below the root as the kernel takes it."""
         return self.root + b"/" + path if path else self.root
 
-    def relative(self, absolute: bytes) -> bytes | None:
-        """The path below the root; None for the root itself and for what lies elsewhere."""
-        if not absolute.startswith(self.root + b"/"):
-            return None
-        return absolute[len(self.root) + 1 :]
-
     def identify_root(self) -> RootId | None:
         """Which directory stands at the root's path now; None where none can be used. Blocks."""
         found = self.find_root()
