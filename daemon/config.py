@@ -16,28 +16,16 @@ from daemon import locate
 from daemon.config_address import Address, read_address
 from daemon.config_places import derive_runtime_dir, misplaced, resolve, tables
 from daemon.config_report import Finding, WrongValueError, dotted, to_problems, wrong
+from daemon.config_steps import Count, Duration, Name, Share, Span, Step, read_step
 from daemon.config_tables import Example, listing, table
 from daemon.errors import ConfigError, Location
 
-Name = Annotated[str, values.name]
 Folder = Annotated[Path, values.folder]
-Duration = Annotated[float, values.duration]
-Span = Annotated[float, values.span]
-Count = Annotated[int, values.whole(1)]
-Share = Annotated[float, values.number(0, 1)]
 Patterns = Annotated[tuple[str, ...], listing(values.pattern)]
 
 
 def _node() -> str:
     return os.uname().nodename
-
-
-def _command(value: object) -> tuple[str, ...]:
-    command = listing(values.argument)(value)
-    if not command or not command[0]:
-        remedy = 'write a list: ["program", "argument", ...]'
-        raise wrong(value, remedy, "found no program")
-    return command
 
 
 class Daemon(Struct, frozen=True, kw_only=True):
@@ -72,35 +60,6 @@ class Settle(Struct, frozen=True, kw_only=True):
     manifest: Annotated[str | None, values.glob] = None
 
 
-class Backoff(Struct, frozen=True, kw_only=True):
-    """`backoff` of a step: how long a failed file waits for its next attempt."""
-
-    first: Span = 1.0
-    factor: Annotated[float, values.number(1)] = 2.0
-    max: Span = 300.0
-    jitter: Share = 0.2
-
-    def __post_init__(self) -> None:
-        """Refuse a first wait that is longer than the longest."""
-        if self.first > self.max:
-            found = f"first ({self.first:g} s) is longer than max ({self.max:g} s)"
-            raise WrongValueError([Finding(("first",), found, "let first be at most max")])
-
-
-class Step(Struct, frozen=True, kw_only=True):
-    """`[[watch.step]]`: one thing that is done with each file."""
-
-    name: Annotated[Name, Example('name = "load"')]
-    command: Annotated[
-        tuple[str, ...], _command, Example('command = ["/usr/local/bin/load", "{path}"]')
-    ]
-    timeout: Span = 300.0
-    kill_after: Duration = 5.0
-    concurrency: Annotated[int, values.whole(1, 1024)] = 1
-    attempts: Count = 5
-    backoff: Backoff = Backoff()
-
-
 class Watch(Struct, frozen=True, kw_only=True, dict=True):
     """`[[watch]]`: one directory tree."""
 
@@ -117,7 +76,7 @@ class Watch(Struct, frozen=True, kw_only=True, dict=True):
     create: bool = False
     interruptions: Count = 3
     settle: Settle = Settle()
-    step: Annotated[tuple[Step, ...], listing(table(Step))] = ()
+    step: Annotated[tuple[Step, ...], listing(read_step)] = ()
 
     @cached_property
     def root(self) -> bytes:

@@ -24,7 +24,7 @@ from daemon.engine.trees import Tree
 from daemon.engine.tuning import tune_process
 from daemon.engine.worker import Worker
 from daemon.errors import StoreLost
-from daemon.handlers.command import CommandHandler
+from daemon.handlers.opening import handler_of
 from daemon.ops.lockfile import hold_state_dir
 from daemon.ops.systemd import Notifier, feed_watchdog
 from daemon.sources.alarms import Alarms
@@ -66,7 +66,7 @@ class Service:
         self.inbox = Inbox()
         self.dispatcher = Dispatcher(self.inbox, ledger)
         for tree in self.trees.values():
-            self.dispatcher.add(tree, handlers_of(tree))
+            self.dispatcher.add(tree, {step.name: handler_of(step) for step in tree.watch.step})
         self._alarms = Alarms(self.inbox, ledger, list(self.trees))
         self._snapshots = Snapshots(self.trees, ledger)
         self.roots = Roots(self.trees.values(), self.inbox, ledger, journal, self._snapshots)
@@ -137,7 +137,8 @@ class Service:
         await self.close()
 
     async def close(self) -> None:
-        """End the threads that look at the trees."""
+        """End what handlers keep between files, and the threads that look at the trees."""
+        await self.dispatcher.close()
         await self.scanner.close()
         await self.roots.close()
         await self._disk.close()
@@ -275,11 +276,3 @@ def _signals(service: Service) -> Iterator[None]:
         for number in _STOPPING:
             loop.remove_signal_handler(number)
         signal.signal(signal.SIGIO, before)
-
-
-def handlers_of(tree: Tree) -> dict[str, CommandHandler]:
-    """A handler for each step of a watch."""
-    return {
-        step.name: CommandHandler(step.command, timeout=step.timeout, kill_after=step.kill_after)
-        for step in tree.watch.step
-    }

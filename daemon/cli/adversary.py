@@ -15,7 +15,8 @@ from typing import Any
 from daemon.cli.faults import FaultyStore, InjectedFault, broken_guard
 from daemon.cli.harness import Rig, open_rig
 from daemon.cli.invariants import broken_invariants
-from daemon.config import Settle, Step, Watch
+from daemon.config import Settle, Watch
+from daemon.config_steps import CommandStep
 from daemon.core.equivalence import differences
 from daemon.core.lifecycle import TABLE
 from daemon.core.model import Key, Transition
@@ -186,7 +187,7 @@ def _faulty(rig: Rig) -> Any:  # noqa: ANN401 - the store is put in as one
 async def _in_rig(scenario: Scenario, folder: Path) -> str:
     tree = folder / "tree"
     tree.mkdir(parents=True)
-    step = Step(name="true", command=("true",), concurrency=TEN)
+    step = CommandStep(name="true", command=("true",), concurrency=TEN)
     watch = Watch(name="selftest", path=tree, settle=Settle(quiet=0.0), step=(step,))
     async with open_rig(folder, watch, FaultyStore.around) as rig:
         return await scenario(rig)

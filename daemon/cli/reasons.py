@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from daemon.cli.answers import Explanation, seconds_since
 from daemon.cli.evidence import Evidence, Scene, refused_by
 from daemon.cli.text_form import span
-from daemon.config import Step
+from daemon.config_steps import Step
 from daemon.core.model import Row
 from daemon.core.texts import readable
 

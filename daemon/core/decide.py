@@ -115,7 +115,8 @@ def _succeed(facts: Facts, to: State, _error: str | None) -> Row:
     done = content or facts.row.done
     step = facts.next_step if to == "ready" else None
     counts = {"attempt": 0, "failures": 0, "interruptions": 0}
-    return _next(facts, to, step=step, done=done, error=None, **counts)
+    result = facts.result if step else None
+    return _next(facts, to, step=step, done=done, result=result, error=None, **counts)
 
 
 def _fail(facts: Facts, to: State, error: str | None) -> Row:
@@ -145,7 +146,8 @@ def _vanish(facts: Facts, to: State, _error: str | None) -> Row:
     step = facts.removal_steps[0] if removing else None
     plan = "remove" if removing else "process"
     counts = {"attempt": 0, "failures": 0, "interruptions": 0}
-    return _next(facts, to, seen=None, digest=None, plan=plan, step=step, error=None, **counts)
+    fresh = {"seen": None, "digest": None, "result": None, "error": None}
+    return _next(facts, to, plan=plan, step=step, **fresh, **counts)
 
 
 def _move(facts: Facts, to: State, _error: str | None) -> Row:

@@ -77,7 +77,10 @@ class Fingerprint(NamedTuple):
 
 
 class Row(Struct, frozen=True, gc=False):
-    """One file as the ledger knows it. `version` counts its transitions, without gaps."""
+    """One file as the ledger knows it. `version` counts its transitions, without gaps.
+
+    `result` is what the last step that succeeded hands on to the next, as JSON.
+    """
 
     id: int
     key: Key
@@ -94,6 +97,7 @@ class Row(Struct, frozen=True, gc=False):
     due_at: int | None = None
     error: str | None = None
     digest: str | None = None
+    result: str | None = None
 
     @property
     def content(self) -> str | None:
@@ -107,7 +111,8 @@ class Trigger(Struct, frozen=True):
     `version`: the row was claimed at this version, and at another there is nothing to start any
     more. `seen` is the fingerprint that stood at least the quiet time ago, for the alarm that
     waited for it. `found` is what a scan has just seen where no row was. `waited`: what could
-    explain an absence, or a stranger in the file's place, has had its time to come.
+    explain an absence, or a stranger in the file's place, has had its time to come. `after` and
+    `result` are the handler's: seconds to wait for the next attempt, and JSON for the next step.
     """
 
     key: Key
@@ -119,6 +124,8 @@ class Trigger(Struct, frozen=True):
     duration_ms: float | None = None
     found: Fingerprint | None = None
     waited: bool = False
+    after: float | None = None
+    result: str | None = None
 
 
 class Transition(Struct, frozen=True, gc=False):

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathspec import PathSpec
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
-from daemon.config import Backoff
+from daemon.config_steps import Backoff
 
 _FOLDERS = 4096
 

@@ -27,7 +27,9 @@ _EVENTS: dict[Verdict, Event] = {
     "retry": "fail",
     "reject": "reject",
     "defer": "interrupt",
+    "unavailable": "interrupt",
 }
+_CAUSES: dict[Verdict, str] = {"defer": "shortage", "unavailable": "unavailable"}
 LaneName = tuple[str, str]
 
 
@@ -162,6 +164,11 @@ class Dispatcher:
         self._cancel()
         await asyncio.gather(*self.running, return_exceptions=True)
 
+    async def close(self) -> None:
+        """End what handlers keep between files; none of them runs any more."""
+        for lane in self._lanes.values():
+            await lane.handler.close()
+
     async def _finished(self, seconds: float | None, hurry: asyncio.Event) -> None:
         """Wait for the handlers, for the time given, or for somebody in a hurry."""
         if not self.running:
@@ -244,7 +251,18 @@ def _lane_name(row: Row) -> LaneName:
 def _job(tree: Tree, row: Row) -> Job:
     path = tree.absolute(row.key.path)
     step = row.step or ""
-    return Job(row.id, row.key, path, step, row.attempt, idempotency_key(row.key, row))
+    return Job(
+        row.id,
+        row.key,
+        path,
+        step,
+        row.attempt,
+        idempotency_key(row.key, row),
+        row.version,
+        row.plan,
+        row.seen,
+        row.result,
+    )
 
 
 def idempotency_key(key: Key, row: Row) -> str:
@@ -259,5 +277,13 @@ def _trigger(row: Row, outcome: Outcome) -> Trigger:
     # An exception may name a path that is not UTF-8, and the database takes no such text.
     error = outcome.error and outcome.error.encode("utf-8", "backslashreplace").decode()
     duration = outcome.duration_ms
-    cause = "shortage" if outcome.verdict == "defer" else "handler"
-    return Trigger(row.key, event, cause, error=error, duration_ms=duration)
+    cause = _CAUSES.get(outcome.verdict, "handler")
+    return Trigger(
+        row.key,
+        event,
+        cause,
+        error=error,
+        duration_ms=duration,
+        after=outcome.after,
+        result=outcome.result,
+    )

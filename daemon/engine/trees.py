@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from daemon.config import Step, Watch
+from daemon.config import Watch
+from daemon.config_steps import Step
 from daemon.core.manifest import Manifests
 from daemon.core.markers import Marker
 from daemon.core.policy import Matcher

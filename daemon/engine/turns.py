@@ -2,7 +2,7 @@
 
 import random
 
-from daemon.config import Step
+from daemon.config_steps import Step
 from daemon.core.decide import compare
 from daemon.core.facts import Facts
 from daemon.core.model import Event, Key, Refused, Row, Transition, Trigger
@@ -188,8 +188,9 @@ class Turn:
             crashed=trigger.cause == "crash",
             alarm=trigger.cause == "alarm",
             settle_at=0 if adopted else self._settle_at(now, settled=settled),
-            retry_at=_retry_at(step, row, now) if trigger.event == "fail" else 0,
+            retry_at=_retry_at(step, trigger, row, now) if trigger.event == "fail" else 0,
             digest=self.digest or None,
+            result=trigger.result,
         )
 
     def _settle_at(self, now: int, *, settled: bool) -> int:
@@ -204,8 +205,10 @@ class Turn:
         return f"{self.look.evidence}+manifest" if self.together else self.look.evidence
 
 
-def _retry_at(step: Step | None, row: Row, now: int) -> int:
-    if step is None:
-        return now
-    wait = backoff_seconds(step.backoff, row.failures + 1, random.random())  # noqa: S311 - jitter
+def _retry_at(step: Step | None, trigger: Trigger, row: Row, now: int) -> int:
+    wait = trigger.after
+    if wait is None:
+        if step is None:
+            return now
+        wait = backoff_seconds(step.backoff, row.failures + 1, random.random())  # noqa: S311 - jitter
     return now + int(wait * 1_000_000)

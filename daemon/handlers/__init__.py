@@ -4,13 +4,20 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from daemon.core.model import Key
+from daemon.core.model import Fingerprint, Key, Plan
 
-Verdict = Literal["success", "retry", "reject", "defer"]
+Verdict = Literal["success", "retry", "reject", "defer", "unavailable"]
+# What a step may hand on to the next one, in bytes of JSON: it is part of the row, not a file.
+RESULT_BYTES = 4_096
 
 
 class Job(Struct, frozen=True):
-    """One file, handed to one step. `path` is absolute, `key` the idempotency key."""
+    """One file, handed to one step. `path` is absolute, `key` the idempotency key.
+
+    `version` is the row's: of two runs for one file, the later one has the higher (a fencing
+    token). `previous` is what the step before had to say, as JSON. `seen` is the file as it had
+    settled; None for a removal (`plan` says which), where there is no file any more.
+    """
 
     file_id: int
     file: Key
@@ -18,18 +25,26 @@ class Job(Struct, frozen=True):
     step: str
     attempt: int
     idempotency_key: str
+    version: int = 0
+    plan: Plan = "process"
+    seen: Fingerprint | None = None
+    previous: str | None = None
 
 
 class Outcome(Struct, frozen=True):
     """How it went: `error` holds the tail of what the handler had to say.
 
-    `retry` spends an attempt. `defer` does not: the machine was short of something (descriptors,
-    processes, memory), and the handler has not begun.
+    `retry` spends an attempt, and waits `after` seconds where the handler said so. Two others spend
+    none: `defer`, for the machine was short of something (descriptors, processes, memory), and
+    `unavailable`, for what the step needs could not be reached (a program, a server): neither is
+    this file's fault. `result` of a success is JSON, of at most `RESULT_BYTES`.
     """
 
     verdict: Verdict
     error: str | None = None
     duration_ms: float = 0.0
+    after: float | None = None
+    result: str | None = None
 
 
 class Handler(Protocol):
@@ -40,4 +55,8 @@ class Handler(Protocol):
 
         Cancelling this call ends the handler (politely, then by force) before it returns.
         """
+        ...
+
+    async def close(self) -> None:
+        """End what it keeps between jobs, of which none runs any more. May be called twice."""
         ...

@@ -21,8 +21,11 @@ _KEPT = 4096
 # How long the end of stderr may lag behind the end of the program: a grandchild that inherited
 # it may hold it open for ever.
 _GRACE = 0.1
-# systemd's private words to the daemon: a handler that used them would speak in its name.
-_PRIVATE = re.compile(rb"NOTIFY_SOCKET|WATCHDOG_USEC|WATCHDOG_PID|LISTEN_.*", re.DOTALL)
+# systemd's private words to the daemon: a handler that used them would speak in its name. And what
+# only some jobs have: what the daemon itself was started with is not of them.
+_PRIVATE = re.compile(
+    rb"NOTIFY_SOCKET|WATCHDOG_USEC|WATCHDOG_PID|LISTEN_.*|TREEWARDEN_PREVIOUS", re.DOTALL
+)
 _FIELDS = ("path", "relpath", "name", "watch", "step")
 _TOKEN = re.compile(r"\{\{|\}\}|\{(\w+)\}|[{}%]|\0")
 
@@ -59,6 +62,9 @@ class CommandHandler:
         await _outlast(life, process)
         verdict, error = life.result()
         return Outcome(verdict, error, round((time.monotonic() - began) * 1000, 3))
+
+    async def close(self) -> None:
+        """See `Handler`. Between jobs there is nothing."""
 
 
 def install_child_watcher() -> None:
@@ -225,13 +231,16 @@ def _fields(job: Job) -> dict[bytes, bytes]:
 
 
 def _environment(job: Job) -> dict[bytes, bytes]:
+    previous = {b"TREEWARDEN_PREVIOUS": os.fsencode(job.previous)} if job.previous else {}
     return {
+        **previous,
         b"TREEWARDEN_PATH": job.path,
         b"TREEWARDEN_RELPATH": job.file.path,
         b"TREEWARDEN_WATCH": os.fsencode(job.file.watch),
         b"TREEWARDEN_STEP": os.fsencode(job.step),
         b"TREEWARDEN_ATTEMPT": b"%d" % job.attempt,
         b"TREEWARDEN_FILE_ID": b"%d" % job.file_id,
+        b"TREEWARDEN_VERSION": b"%d" % job.version,
         b"TREEWARDEN_KEY": os.fsencode(job.idempotency_key),
     }
 

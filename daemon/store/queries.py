@@ -12,7 +12,7 @@ _NAMED = re.compile(
 
 FILE_COLUMNS = (
     "id, watch, directory, name, state, version, step, plan, attempt, failures, interruptions, "
-    "size, mtime_ns, ctime_ns, ino, dev, done, at, due_at, error, digest"
+    "size, mtime_ns, ctime_ns, ino, dev, done, at, due_at, error, digest, result"
 )
 
 # A file that moved later had another path when this happened: the next move knows it.

@@ -30,6 +30,7 @@ def row_values(row: Row) -> Values:
         row.due_at,
         row.error,
         row.digest,
+        row.result,
     )
 
 
@@ -38,7 +39,7 @@ def row_of(values: Values) -> Row:
     id_, watch, directory, name, state, version, step, plan, attempt, failures, cut = values[:11]
     seen = None if values[11] is None else Fingerprint(*values[11:16])
     key = Key(watch, path_of(directory, name))
-    return Row(id_, key, state, version, step, plan, attempt, failures, cut, seen, *values[16:21])
+    return Row(id_, key, state, version, step, plan, attempt, failures, cut, seen, *values[16:22])
 
 
 def path_of(directory: bytes, name: bytes) -> bytes:

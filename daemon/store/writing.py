@@ -59,8 +59,8 @@ def _apply_all(db: sqlite3.Connection, batch: Sequence[tuple[Transition, Record]
     """Write it all; False if a row had moved on, and then the caller rolls back."""
     new = [row_values(t.after) for t, _ in batch if t.before.version == 0]
     known = [t for t, _ in batch if t.before.version]
-    same = [state_values(t) for t in known if t.before.seen is t.after.seen]
-    other = [update_values(t) for t in known if t.before.seen is not t.after.seen]
+    same = [state_values(t) for t in known if _is_state_alone(t)]
+    other = [update_values(t) for t in known if not _is_state_alone(t)]
     if new and _changed(db, "insert_files_if_new", new) != len(new):
         return False
     if same and _changed(db, "update_states_if_version", same) != len(same):
@@ -70,6 +70,12 @@ def _apply_all(db: sqlite3.Connection, batch: Sequence[tuple[Transition, Record]
     _rename(db, [t for t in known if t.before.key != t.after.key])
     _changed(db, "insert_transitions", [record_values(record) for _, record in batch])
     return True
+
+
+def _is_state_alone(transition: Transition) -> bool:
+    """What the row shows of the disk, and what it hands on, stays as it is."""
+    before, after = transition.before, transition.after
+    return before.seen is after.seen and before.result is after.result
 
 
 def _apply_one(db: sqlite3.Connection, transition: Transition, record: Record) -> bool:

@@ -16,7 +16,8 @@ from msgspec.structs import replace
 
 from daemon.cli.harness import Rig, open_rig
 from daemon.cli.invariants import broken_invariants
-from daemon.config import Settle, Step, Watch
+from daemon.config import Settle, Watch
+from daemon.config_steps import CommandStep
 from daemon.core.model import Event, Key, Row, State, Transition
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
@@ -78,6 +79,7 @@ class Gate:
         self.jobs: asyncio.Queue[tuple[Job, asyncio.Future[Outcome]]] = asyncio.Queue()
         self.inside = 0
         self.most = 0
+        self.closed = False
 
     async def run(self, job: Job) -> Outcome:
         self.inside += 1
@@ -88,6 +90,9 @@ class Gate:
             return await ending
         finally:
             self.inside -= 1
+
+    async def close(self) -> None:
+        self.closed = True
 
     async def next(self) -> tuple[Job, asyncio.Future[Outcome]]:
         return await asyncio.wait_for(self.jobs.get(), DEADLINE)
@@ -132,8 +137,9 @@ def engine(tmp_path: Path, tree: Path) -> Open:
         **watch: Any,
     ) -> AsyncIterator[Rig]:
         names = ("load", "index", "ship")[:steps]
-        step = [Step(name=n, command=("true",), concurrency=concurrency, attempts=3) for n in names]
-        made = Watch(name="incoming", path=tree, settle=Settle(quiet=quiet), step=tuple(step))
+        like = CommandStep(name="", command=("true",), concurrency=concurrency, attempts=3)
+        step = tuple(replace(like, name=name) for name in names)
+        made = Watch(name="incoming", path=tree, settle=Settle(quiet=quiet), step=step)
         async with open_rig(tmp_path, replace(made, **watch), wrap) as rig:
             if handler is not None:
                 (the_tree,) = rig.service.trees.values()

@@ -123,6 +123,9 @@ async def test_handler_that_raises(engine: Open) -> None:
         async def run(self, job: Job) -> Outcome:
             raise ZeroDivisionError(f"on {os.fsdecode(job.path)}")
 
+        async def close(self) -> None:
+            pass
+
     name = os.fsdecode(b"x\xff")
     async with engine(cast("Handler", Broken())) as rig:
         for path in await ready(rig, "a", name):

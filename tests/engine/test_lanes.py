@@ -7,7 +7,7 @@ import pytest
 
 from daemon.core.model import Row
 from daemon.engine.dispatcher import QUEUE, Lane
-from daemon.handlers import Job, Outcome
+from daemon.handlers import Job, Outcome, Verdict
 from daemon.store import Store
 from tests.engine.conftest import DEADLINE, Gate, Open, background
 
@@ -17,6 +17,9 @@ class Done:
 
     async def run(self, job: Job) -> Outcome:  # noqa: ARG002 - whatever the job
         return Outcome("success")
+
+    async def close(self) -> None:
+        pass
 
 
 class Late:
@@ -114,8 +117,11 @@ async def test_files_that_cannot_be_started_do_not_starve_the_others(
             await rig.state(good, ["done"])
 
 
-async def test_shortage_spends_no_attempt(engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handler that could not begin for want of descriptors is tried again, as if it had not."""
+@pytest.mark.parametrize("verdict", ["defer", "unavailable"])
+async def test_what_spends_no_attempt(
+    engine: Open, monkeypatch: pytest.MonkeyPatch, verdict: Verdict
+) -> None:
+    """What no file can be blamed for leaves it as it was, and it is tried again."""
     monkeypatch.setattr("daemon.engine.dispatcher.SHORTAGE_SECONDS", 0.01)
     gate = Gate()
     async with engine(gate) as rig:
@@ -123,7 +129,7 @@ async def test_shortage_spends_no_attempt(engine: Open, monkeypatch: pytest.Monk
         await rig.send(path, "look")
         async with background(rig.service.dispatcher.run()):
             for _ in range(5):
-                await gate.let_pass(Outcome("defer", "Too many open files"))
+                await gate.let_pass(Outcome(verdict, "Too many open files"))
             await gate.let_pass(Outcome("retry", "no"))
             row = await rig.state(path, ["failed"])
         assert (row.failures, row.interruptions) == (1, 0)

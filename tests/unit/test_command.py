@@ -10,6 +10,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.core.model import Key
 from daemon.handlers import Job, Outcome, command
@@ -83,10 +84,11 @@ async def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """A handler gets the daemon's environment, less systemd's words to the daemon, plus the job."""
     for name in list(os.environ):
         monkeypatch.delenv(name)
-    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "TREEWARDEN_STEP"):
+    systemd = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS")
+    for name in (*systemd, "TREEWARDEN_STEP", "TREEWARDEN_PREVIOUS"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("KEPT", "käse")
-    job = Job(7, Key("incoming", b"in/\xff"), b"/srv/in/\xff", "load", 2, "k-1")
+    job = Job(7, Key("incoming", b"in/\xff"), b"/srv/in/\xff", "load", 2, "k-1", version=5)
     await run("/bin/cp", "/proc/self/environ", str(tmp_path / "environ"), job=job)
     assert sorted((tmp_path / "environ").read_bytes().split(b"\0")[:-1]) == [
         "KEPT=käse".encode(),
@@ -96,8 +98,17 @@ async def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         b"TREEWARDEN_PATH=/srv/in/\xff",
         b"TREEWARDEN_RELPATH=in/\xff",
         b"TREEWARDEN_STEP=load",
+        b"TREEWARDEN_VERSION=5",
         b"TREEWARDEN_WATCH=incoming",
     ]
+
+
+async def test_previous_result(tmp_path: Path) -> None:
+    """What the step before had to say is in the environment as it was said."""
+    job = replace(JOB, previous='{"name": "\u00fc \'x\'"}')
+    await run("/bin/cp", "/proc/self/environ", str(tmp_path / "environ"), job=job)
+    variables = (tmp_path / "environ").read_bytes().split(b"\0")
+    assert 'TREEWARDEN_PREVIOUS={"name": "\u00fc \'x\'"}'.encode() in variables
 
 
 async def test_standard_streams() -> None:

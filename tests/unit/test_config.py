@@ -10,8 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from daemon import locate
-from daemon.config import Backoff, Config, Metrics, Settle, load
+from daemon.config import Config, Metrics, Settle, load
 from daemon.config_address import Address, TcpAddress, UnixAddress
+from daemon.config_steps import Backoff, CommandStep
 from daemon.errors import ConfigError, Problem
 from daemon.toml_lines import line_numbers, line_of
 
@@ -346,7 +347,9 @@ PLACEHOLDERS = ["{path}", "--in={relpath}", "{name}{watch}{step}", "{{path}}", "
 def test_placeholders(write: Write, argument: str) -> None:
     """The known placeholders and doubled braces are accepted, and `str.format` agrees."""
     config = load(write(GOOD.replace("{path}", argument)))
-    assert config.watch[0].step[0].command == ("true", argument)
+    (step,) = config.watch[0].step
+    assert isinstance(step, CommandStep)
+    assert step.command == ("true", argument)
     argument.format(path="", relpath="", name="", watch="", step="")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import Backoff
+from daemon.config_steps import Backoff
 from daemon.core.policy import Matcher, backoff_seconds
 
 WANTED = [

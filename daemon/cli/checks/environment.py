@@ -12,8 +12,9 @@ from pathlib import Path
 from daemon.cli.checks import Finding, quoted
 from daemon.cli.checks.folders import examine_state, examine_writable, may
 from daemon.cli.checks.inotify import examine_extent, examine_limits, extent_of, usage_of
-from daemon.config import Config, Step, Watch
+from daemon.config import Config, Watch
 from daemon.config_address import Address
+from daemon.config_steps import CommandStep
 from daemon.engine.filesystems import file_system_of, is_remote, must_poll
 from daemon.store.holder import holder_pid
 
@@ -83,7 +84,8 @@ def _watch(watch: Watch) -> Iterator[Finding]:
     yield _root(watch)
     yield _file_system(watch)
     for step in watch.step:
-        yield _program(f"{watch.name}.{step.name}.command", step)
+        if isinstance(step, CommandStep):
+            yield _program(f"{watch.name}.{step.name}.command", step.command[0])
 
 
 def _root(watch: Watch) -> Finding:
@@ -120,8 +122,7 @@ def _settling(watch: Watch, kind: str) -> str:
     )
 
 
-def _program(what: str, step: Step) -> Finding:
-    program = step.command[0]
+def _program(what: str, program: str) -> Finding:
     if _PLACEHOLDER.search(program):
         return Finding("ok", what, f"{quoted(program)} depends on the file")
     program = program.replace("{{", "{").replace("}}", "}")

@@ -2,7 +2,7 @@
 -- Files are seen for the first time; nothing happens where a path already has a row.
 INSERT OR IGNORE INTO files (
     id, watch, directory, name, state, version, step, plan, attempt, failures, interruptions,
-    size, mtime_ns, ctime_ns, ino, dev, done, at, due_at, error, digest
+    size, mtime_ns, ctime_ns, ino, dev, done, at, due_at, error, digest, result
 ) VALUES {values};
 
 -- name: update_files_if_version
@@ -13,11 +13,12 @@ UPDATE files SET
     attempt = new.column7, failures = new.column8, interruptions = new.column9,
     size = new.column10, mtime_ns = new.column11, ctime_ns = new.column12, ino = new.column13,
     dev = new.column14, done = new.column15, at = new.column16, due_at = new.column17,
-    error = new.column18, digest = new.column19
+    error = new.column18, digest = new.column19, result = new.column20
 FROM (VALUES {values}) AS new WHERE files.id = new.column1 AND files.version = new.column2;
 
 -- name: update_states_if_version
--- The same, where what the row shows of the disk stays: its inode's index is not rewritten.
+-- The same, where what the row shows of the disk stays, and what it hands on: the inode's index is
+-- not rewritten.
 UPDATE files SET
     state = new.column3, version = new.column4, step = new.column5, plan = new.column6,
     attempt = new.column7, failures = new.column8, interruptions = new.column9,
