@@ -125,6 +125,16 @@ async def test_standard_streams() -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "verdict"), [(1, "retry"), (64, "retry"), (65, "reject"), (255, "retry")]
+)
+async def test_exit_status(status: int, verdict: str) -> None:
+    """65 rejects, any other is to be tried again; the error names it before the last words."""
+    for words, error in (("", f"exit status {status}"), ("oh", f"exit status {status}: oh")):
+        outcome = await run("/bin/sh", "-c", f"echo {words} >&2; exit {status}")
+        assert (outcome.verdict, outcome.error) == (verdict, error)
+
+
+@pytest.mark.parametrize(
     ("signal", "said"),
     [("SEGV", "killed by SIGSEGV"), ("KILL", "killed by SIGKILL"), ("35", "killed by signal 35")],
 )
