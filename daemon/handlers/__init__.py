@@ -36,8 +36,19 @@ class Outcome(Struct, frozen=True):
 
     `retry` spends an attempt, and waits `after` seconds where the handler said so. Two others spend
     none: `defer`, for the machine was short of something (descriptors, processes, memory), and
-    `unavailable`, for what the step needs could not be reached (a program, a server): neither is
-    this file's fault. `result` of a success is JSON, of at most `RESULT_BYTES`.
+    `unavailable`, for what the step needs could not be had (a program, a server, a quota): neither
+    is this file's fault, and here `after` is how long the whole step had better wait. `result` of
+    a success is JSON, of at most `RESULT_BYTES`.
+
+    `suspect` goes with `retry` and `reject`: this file failed, and it may not be the file's fault
+    (a server that answers 500, or 404, or nothing in time). Whose fault it is, only other files
+    tell. So the breaker of a step counts both `unavailable` and `suspect` in a row, of whichever
+    files; any other verdict but `defer` begins its count anew. The one that opens it, and every one
+    that comes while it is open, is taken as `unavailable`: no attempt is spent, nothing is
+    quarantined. Thus a server that answers 500 to everything over a weekend quarantines nothing
+    where a step allows as many attempts as its breaker counts; and one poisonous file among good
+    ones spends its attempts, and ends in quarantine. Each probe takes another file while there is
+    one, so that a poisonous file cannot hold the step shut by itself.
     """
 
     verdict: Verdict
@@ -45,6 +56,7 @@ class Outcome(Struct, frozen=True):
     duration_ms: float = 0.0
     after: float | None = None
     result: str | None = None
+    suspect: bool = False
 
 
 class Handler(Protocol):
