@@ -9,6 +9,8 @@ PROBE_LONGEST_US = 1_000_000
 # What a file waits for beside itself (a marker, a manifest, its digest) brings it back when it
 # comes. This is for the case that it comes unseen.
 BACKSTOP_US = 60_000_000
+# States of a file that has settled: another content would be a change.
+SETTLED = frozenset({"ready", "processing", "failed", "quarantined", "done"})
 
 
 class Look(Struct, frozen=True, gc=False):

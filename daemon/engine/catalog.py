@@ -3,14 +3,12 @@
 import asyncio
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Iterable
 from functools import partial
 
-from daemon.core.manifest import MAX_BYTES, Fault, Member
+from daemon.core.manifest import MAX_BYTES, Fault
 from daemon.core.model import Fingerprint, Key
-from daemon.core.texts import shown
 from daemon.engine.digests import Digests
-from daemon.engine.signs import manifests
+from daemon.engine.signs import Members, manifests, parse, upwards
 from daemon.engine.trees import Tree
 from daemon.engine.worker import Worker
 
@@ -21,7 +19,6 @@ LISTINGS = 256
 MEMBERS = 50_000
 # Of a directory's manifests so many are asked about a file: those that were written next after it.
 NEXT = 100
-Members = dict[bytes, Member]
 
 
 class Listing:
@@ -127,31 +124,8 @@ class Catalog:
             self._members -= _size(oldest)
 
 
-def parse(tree: Tree, path: bytes, content: bytes) -> Members | Fault:
-    """What a manifest says, 10,000 members in 60 ms; a fault where no such set could ever settle.
-
-    Blocks.
-    """
-    if tree.manifests is None:
-        return {}
-    members = tree.manifests.read(path, content)
-    if isinstance(members, Fault):
-        return members
-    for member in members:
-        if not tree.wants(member.path):
-            return Fault(member.line, f"'{shown(member.path)}' is no file that this watch takes")
-    return {member.path: member for member in members}
-
-
 def _size(members: Members | Fault | None) -> int:
     """What counts in memory; one for a manifest that has no members."""
     if members is None:
         return 0
     return len(members) + 1 if isinstance(members, dict) else 1
-
-
-def upwards(path: bytes) -> Iterable[bytes]:
-    """The directory that holds a file and those above, up to the root."""
-    while path:
-        path = path.rpartition(b"/")[0]
-        yield path

@@ -3,6 +3,7 @@
 from msgspec.structs import replace
 
 from daemon.core.model import Transition, Trigger
+from daemon.core.settle import SETTLED
 from daemon.engine.deliveries import Deliveries
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
@@ -10,7 +11,7 @@ from daemon.engine.ledger import Ledger
 from daemon.engine.marking import Markers
 from daemon.engine.patience import Patience
 from daemon.engine.sets import Sets
-from daemon.engine.turns import SETTLED, Turn
+from daemon.engine.turns import Turn
 
 _SETTLING = frozenset({"settle", "discover"})
 # States in which a file keeps back its set.

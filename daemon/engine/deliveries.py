@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 
 from daemon.core.manifest import Checksum, Fault, Member
 from daemon.core.model import Fingerprint, Key, Trigger
-from daemon.core.settle import Look, look_again_at
+from daemon.core.settle import SETTLED, Look, look_again_at
 from daemon.core.texts import path_fields, shown
-from daemon.engine.catalog import Catalog, Members
+from daemon.engine.catalog import Catalog
 from daemon.engine.clock import now_us
 from daemon.engine.contents import SHORTAGE
 from daemon.engine.digests import Digests
@@ -24,8 +24,9 @@ from daemon.engine.disk import Question
 from daemon.engine.evidence import Evidence
 from daemon.engine.journal import Journal
 from daemon.engine.locks import LockMap, Slot
+from daemon.engine.signs import Members
 from daemon.engine.trees import Tree
-from daemon.engine.turns import SETTLED, Turn
+from daemon.engine.turns import Turn
 
 # Members that are looked at in one go: others want their looks as well.
 CHUNK = 256

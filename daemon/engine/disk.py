@@ -1,7 +1,7 @@
 """The disk: one look at a path. All of it runs in threads.
 
 With `scanning`, which lists directories, `identity`, which looks at roots, `signs`, which removes
-markers, `births` and `digests` the only module that touches watched trees. Nothing here follows a
+markers, `births` and `reading` the only module that touches watched trees. Nothing here follows a
 symlink at the last component.
 """
 

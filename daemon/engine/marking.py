@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import partial
 
 from daemon.core.model import Fingerprint, Key, Row, Trigger
+from daemon.core.settle import SETTLED
 from daemon.core.texts import path_fields
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
@@ -13,7 +14,6 @@ from daemon.engine.ledger import Ledger
 from daemon.engine.patience import Patience
 from daemon.engine.signs import UsedUp, remove, subjects
 from daemon.engine.trees import Tree
-from daemon.engine.turns import SETTLED
 from daemon.engine.worker import Worker
 from daemon.errors import StoreUnavailable
 

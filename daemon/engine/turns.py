@@ -7,7 +7,7 @@ from daemon.core.decide import compare
 from daemon.core.facts import Facts
 from daemon.core.model import Event, Key, Refused, Row, Transition, Trigger
 from daemon.core.policy import backoff_seconds
-from daemon.core.settle import BACKSTOP_US, Look, look_again_at
+from daemon.core.settle import BACKSTOP_US, SETTLED, Look, look_again_at
 from daemon.engine.clock import now_us
 from daemon.engine.disk import Question
 from daemon.engine.locks import Slot
@@ -16,9 +16,7 @@ from daemon.engine.trees import Tree
 
 # States in which the disk may show that a file has settled.
 _SETTLES = frozenset({"untracked", "gone", "settling"})
-# States in which it has settled, and another content would be a change.
-SETTLED = frozenset({"ready", "processing", "failed", "quarantined", "done"})
-# The same, without those whose outcome is followed by a look anyway.
+# Without those whose outcome is followed by a look anyway.
 _COMPARED = SETTLED - {"processing"}
 _UNSEEN = Look("unseen")
 _UNJUDGED = Facts(Row(0, Key("", b"")))

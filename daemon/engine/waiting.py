@@ -11,10 +11,9 @@ from daemon.core.manifest import MAX_BYTES, Fault
 from daemon.core.markers import is_current
 from daemon.core.model import Fingerprint
 from daemon.core.texts import shown
-from daemon.engine.catalog import Members, parse, upwards
-from daemon.engine.digests import feed
 from daemon.engine.disk import Question, look_at, seen_at
-from daemon.engine.signs import manifests
+from daemon.engine.reading import feed
+from daemon.engine.signs import Members, manifests, parse, upwards
 from daemon.engine.trees import Tree
 
 # Manifests that are read for one file, the youngest first, and members that are named.

@@ -16,8 +16,9 @@ import pytest
 
 from daemon.core.manifest import ALGORITHMS, Manifests, Member
 from daemon.core.model import Fingerprint
-from daemon.engine.digests import LARGE, Digests, feed, new_hash
+from daemon.engine.digests import LARGE, Digests
 from daemon.engine.disk import fingerprint
+from daemon.engine.reading import feed, new_hash
 from tests.engine.conftest import DEADLINE
 
 pytestmark = pytest.mark.timeout(2 * DEADLINE)
