@@ -72,8 +72,9 @@ SELECT
     (SELECT coalesce(max(seq), 0) FROM journal);
 
 -- name: select_files_by_path
--- The rows of some paths.
-SELECT {columns} FROM files WHERE (watch, directory, name) IN (VALUES {values});
+-- The rows of some paths. A join, for `(watch, directory, name) IN (VALUES ...)` uses no index.
+SELECT {columns} FROM (VALUES {values}) AS asked CROSS JOIN files
+ON watch = asked.column1 AND directory = asked.column2 AND name = asked.column3;
 
 -- name: select_files_by_inode
 -- The rows that show one of some inodes; the numbers come as a JSON array.
@@ -128,13 +129,15 @@ SELECT {columns} FROM files WHERE state IN ('ready', 'failed') AND watch = ? AND
 SELECT watch, state, files FROM counts WHERE files > 0;
 
 -- name: select_due
--- What has a timer that ends before the horizon; the watches come as a JSON array.
-SELECT {columns} FROM files WHERE due_at < ? AND watch IN (SELECT value FROM json_each(?))
+-- What has a timer that ends before the horizon; the watches come as a JSON array. Left to itself
+-- SQLite would read every row of the watches.
+SELECT {columns} FROM files INDEXED BY files_by_due WHERE due_at < ? AND watch IN (SELECT value FROM json_each(?))
 ORDER BY due_at LIMIT ?;
 
 -- name: select_due_or_set_after
 -- The same, and what was set by a clock that has since been put back: reads every timer there is.
-SELECT {columns} FROM files WHERE due_at IS NOT NULL AND (due_at < ? OR at > ?)
+SELECT {columns} FROM files INDEXED BY files_by_due
+WHERE due_at IS NOT NULL AND (due_at < ? OR at > ?)
     AND watch IN (SELECT value FROM json_each(?))
 ORDER BY due_at LIMIT ?;
 
