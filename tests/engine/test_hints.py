@@ -170,7 +170,10 @@ async def test_overflow(engine: Open, tree: Path, watchers: list[Watcher]) -> No
     """A queue that ran over is said, counted, and followed by a new watcher and a scan."""
     async with engine() as rig, hinting(rig):
         await run_over(watchers[-1].pid, tree)
-        assert await scan_of(rig, b"") == "overflow"
+        # On a busy machine the watcher may tell of the crowd before it meets the overflow.
+        while (cause := await scan_of(rig, b"")) == "burst":
+            pass
+        assert cause == "overflow"
         assert (await line(rig, "overflow"))["watch"] == "incoming"
         await line(rig, "watcher_restarted")
         assert (detection(rig).overflows, detection(rig).restarts) == (1, 1)
