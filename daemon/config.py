@@ -22,6 +22,7 @@ from daemon.errors import ConfigError, Location
 
 Folder = Annotated[Path, values.folder]
 Patterns = Annotated[tuple[str, ...], listing(values.pattern)]
+Priority = Annotated[int, values.whole(-1000, 1000)]
 
 
 def _node() -> str:
@@ -36,6 +37,7 @@ class Daemon(Struct, frozen=True, kw_only=True):
     runtime_dir: Annotated[Folder, Example('runtime_dir = "/run/treewarden"')]
     store: Annotated[Literal["sqlite"], values.store] = "sqlite"
     drain: Duration = 30.0
+    concurrency: Annotated[int | None, values.whole(1)] = None
 
 
 class Log(Struct, frozen=True, kw_only=True):
@@ -60,6 +62,13 @@ class Settle(Struct, frozen=True, kw_only=True):
     manifest: Annotated[str | None, values.glob] = None
 
 
+class Urgency(Struct, frozen=True, kw_only=True):
+    """`[[watch.priorities]]`: files more urgent than the others of their watch, or less."""
+
+    patterns: Annotated[Patterns, Example('patterns = ["urgent/"]')]
+    priority: Annotated[Priority, Example("priority = 10")]
+
+
 class Watch(Struct, frozen=True, kw_only=True, dict=True):
     """`[[watch]]`: one directory tree."""
 
@@ -75,6 +84,9 @@ class Watch(Struct, frozen=True, kw_only=True, dict=True):
     freeze_share: Share = 0.5
     create: bool = False
     interruptions: Count = 3
+    order: Literal["arrival", "name", "mtime", "size"] = "arrival"
+    priority: Priority = 0
+    priorities: Annotated[tuple[Urgency, ...], listing(table(Urgency))] = ()
     settle: Settle = Settle()
     step: Annotated[tuple[Step, ...], listing(read_step)] = ()
 

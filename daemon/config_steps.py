@@ -4,7 +4,7 @@ A step's kind is the key that says what runs: `command`. Every kind has its own 
 that belongs to another kind is refused like any other that is not known.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Struct
 
@@ -37,9 +37,25 @@ class Backoff(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse a first wait that is longer than the longest."""
-        if self.first > self.max:
-            found = f"first ({self.first:g} s) is longer than max ({self.max:g} s)"
-            raise WrongValueError([Finding(("first",), found, "let first be at most max")])
+        _in_order(self.first, self.max)
+
+
+class Breaker(Struct, frozen=True, kw_only=True):
+    """`breaker` of a step: after how many failures in a row, no file's fault, it is left alone."""
+
+    after: Count = 5
+    first: Span = 1.0
+    max: Span = 300.0
+
+    def __post_init__(self) -> None:
+        """Refuse a first wait that is longer than the longest."""
+        _in_order(self.first, self.max)
+
+
+def _in_order(first: float, longest: float) -> None:
+    if first > longest:
+        found = f"first ({first:g} s) is longer than max ({longest:g} s)"
+        raise WrongValueError([Finding(("first",), found, "let first be at most max")])
 
 
 class Step(Struct, frozen=True, kw_only=True):
@@ -51,6 +67,10 @@ class Step(Struct, frozen=True, kw_only=True):
     concurrency: Annotated[int, values.whole(1, 1024)] = 1
     attempts: Count = 5
     backoff: Backoff = Backoff()
+    breaker: Breaker = Breaker()
+    per_directory: Annotated[int | None, values.whole(1)] = None
+    max_per_minute: Annotated[int | None, values.whole(1, 1_000_000)] = None
+    on_change: Literal["finish", "cancel"] = "finish"
 
 
 class CommandStep(Step, frozen=True, kw_only=True):

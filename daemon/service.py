@@ -20,6 +20,7 @@ from daemon.engine.output import Output
 from daemon.engine.pipeline import Pipeline
 from daemon.engine.scanner import Scanner
 from daemon.engine.snapshots import Snapshots
+from daemon.engine.standing import Bulletin
 from daemon.engine.trees import Tree
 from daemon.engine.tuning import tune_process
 from daemon.engine.worker import Worker
@@ -64,11 +65,12 @@ class Service:
         self._notifier = notifier
         self.trees = {watch.name: Tree(watch) for watch in config.watch}
         self.inbox = Inbox()
-        self.dispatcher = Dispatcher(self.inbox, ledger)
+        self.dispatcher = Dispatcher(self.inbox, ledger, journal, config.daemon.concurrency)
         for tree in self.trees.values():
             self.dispatcher.add(tree, {step.name: handler_of(step) for step in tree.watch.step})
         self._alarms = Alarms(self.inbox, ledger, list(self.trees))
         self._snapshots = Snapshots(self.trees, ledger)
+        self._bulletin = Bulletin(self.trees, ledger, self.dispatcher.standings)
         self.roots = Roots(self.trees.values(), self.inbox, ledger, journal, self._snapshots)
         spool = folder_of(config.daemon.state_dir)
         self._requests = Requests(spool, self.trees, self.inbox, journal, self.roots.confirm)
@@ -153,6 +155,7 @@ class Service:
             tasks.create_task(self.roots.run())
             tasks.create_task(self._requests.run())
             tasks.create_task(self._snapshots.run())
+            tasks.create_task(self._bulletin.run())
             tasks.create_task(self.reconciler.run_requests())
             tasks.create_task(self.reconciler.run_suspects())
             tasks.create_task(self._check_store())

@@ -89,16 +89,21 @@ class Rig:
 
 @asynccontextmanager
 async def open_rig(
-    folder: Path, watch: Watch, wrap: Callable[[Store], Store] = lambda store: store
+    folder: Path,
+    watch: Watch,
+    wrap: Callable[[Store], Store] = lambda store: store,
+    *,
+    places: int | None = None,
 ) -> AsyncIterator[Rig]:
     """Build an engine in `folder`, run its pipeline and journal, and take it down in order.
 
-    `wrap` may put something between the ledger and its store: a fault, most often.
+    `wrap` may put something between the ledger and its store: a fault, most often. `places`: how
+    many files may be handled at once in all.
     """
     tune_process()
     state = folder / "state"
     state.mkdir(parents=True, exist_ok=True)
-    own = Daemon(node="rig", state_dir=state, runtime_dir=state)
+    own = Daemon(node="rig", state_dir=state, runtime_dir=state, concurrency=places)
     async with open_store("sqlite", state) as store:
         log = folder / "log"
         journal = TellingJournal(

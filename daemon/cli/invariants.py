@@ -20,6 +20,13 @@ SELECT watch, state, sum(kept), sum(there) FROM (
     UNION ALL SELECT watch, state, 0, count(*) FROM files GROUP BY watch, state
 ) GROUP BY watch, state HAVING sum(kept) != sum(there)
 """
+_MISCOUNTED_AT_STEPS = """
+SELECT watch, step || ' ' || state, sum(kept), sum(there) FROM (
+    SELECT watch, step, state, files AS kept, 0 AS there FROM step_counts
+    UNION ALL SELECT watch, step, state, 0, count(*) FROM files
+    WHERE state IN ('ready', 'processing') AND step IS NOT NULL GROUP BY watch, step, state
+) GROUP BY watch, step, state HAVING sum(kept) != sum(there)
+"""
 _DISAGREEING = """
 SELECT f.id, f.state, t.to_state FROM files AS f
 JOIN transitions AS t ON t.file_id = f.id AND t.version = f.version WHERE t.to_state != f.state
@@ -45,6 +52,8 @@ def broken_invariants(db: sqlite3.Connection) -> list[str]:
         f"file {row[0]}: row {row[1]}, last transition {row[2]}" for row in db.execute(_DISAGREEING)
     ]
     found += [
-        f"{row[0]} {row[1]}: {row[2]} counted, {row[3]} there" for row in db.execute(_MISCOUNTED)
+        f"{row[0]} {row[1]}: {row[2]} counted, {row[3]} there"
+        for query in (_MISCOUNTED, _MISCOUNTED_AT_STEPS)
+        for row in db.execute(query)
     ]
     return found

@@ -70,7 +70,7 @@ def _reason(state: State, event: Event, guard: str) -> str:
 def _next(facts: Facts, to: State, **changes: object) -> Row:
     """The row one version on. A timer belongs to the state that set it and ends with it."""
     version = facts.row.version + 1
-    fields = {"due_at": None, **changes}
+    fields = {"due_at": None, "rank": facts.rank, **changes}
     return replace(facts.row, state=to, version=version, at=facts.now, **fields)
 
 
@@ -98,6 +98,8 @@ def _anew(facts: Facts, to: State, _error: str | None) -> Row:
         facts.settle_at if to == "settling" else None,
         None,  # error
         facts.digest,
+        None,  # result
+        facts.rank,
     )
 
 

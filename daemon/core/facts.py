@@ -14,7 +14,7 @@ class Facts(Struct, frozen=True, gc=False):
 
     `digest`: of what is seen, where the watch goes by content. `inherited`: what another row knows
     to be done, whose file has taken this one's place. `moved_to`: where the file is now.
-    `result`: what a step that succeeded hands on.
+    `result`: what a step that succeeded hands on. `rank`: how urgent the file is.
     """
 
     row: Row
@@ -34,6 +34,7 @@ class Facts(Struct, frozen=True, gc=False):
     inherited: str | None = None
     moved_to: Key | None = None
     result: str | None = None
+    rank: int = 0
 
     @property
     def plan_steps(self) -> tuple[str, ...]:

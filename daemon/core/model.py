@@ -79,7 +79,8 @@ class Fingerprint(NamedTuple):
 class Row(Struct, frozen=True, gc=False):
     """One file as the ledger knows it. `version` counts its transitions, without gaps.
 
-    `result` is what the last step that succeeded hands on to the next, as JSON.
+    `result` is what the last step that succeeded hands on to the next, as JSON. `rank` says how
+    urgent the file is where patterns say so: a lower one goes first.
     """
 
     id: int
@@ -98,6 +99,7 @@ class Row(Struct, frozen=True, gc=False):
     error: str | None = None
     digest: str | None = None
     result: str | None = None
+    rank: int = 0
 
     @property
     def content(self) -> str | None:

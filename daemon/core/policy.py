@@ -1,7 +1,7 @@
 """Which paths a watch wants, and how long a failed file waits."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from pathspec import PathSpec
@@ -48,6 +48,33 @@ class Matcher:
         return not any(self._pruned(folder[:end]) for end in ends if end)
 
 
+class Ranks:
+    """How urgent each file of a watch is: `of(path)`, of which a lower one goes first.
+
+    The first of `urgencies` (patterns and a priority) that matches decides; without any,
+    the watch's own priority. `levels`: every rank that there may be, in order. Without patterns all
+    are 0, whatever the watch's priority: nothing has to be kept of that by file.
+    """
+
+    of: Callable[[bytes], int]
+
+    def __init__(
+        self, priority: int = 0, urgencies: Sequence[tuple[Iterable[str], int]] = ()
+    ) -> None:
+        self._own = -priority
+        self._matches = [(_matches(patterns) or _nothing, -value) for patterns, value in urgencies]
+        self.by_pattern = bool(self._matches)
+        self.of = self._of if self.by_pattern else _even
+        ranks = {self._own, *(rank for _, rank in self._matches)} if self.by_pattern else {0}
+        self.levels = tuple(sorted(ranks))
+        # What the ranks depend on, beside the path.
+        self.signature = repr((priority, urgencies)) if urgencies else ""
+
+    def _of(self, path: bytes) -> int:
+        text = _text(path)
+        return next((rank for match, rank in self._matches if match(text)), self._own)
+
+
 def backoff_seconds(backoff: Backoff, failures: int, rand: float) -> float:
     """The wait after so many failures in a row; `rand` is from 0 to 1 and places it in the jitter.
 
@@ -74,6 +101,10 @@ def _text(path: bytes) -> str:
 
 def _always(_path: bytes) -> bool:
     return True
+
+
+def _even(_path: bytes) -> int:
+    return 0
 
 
 def _anything(_path: str) -> bool:

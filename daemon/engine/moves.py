@@ -90,7 +90,8 @@ class Moves:
         return False
 
     def _move(self, turn: Turn, row: Row, seen: Fingerprint | None, to: Key) -> Transition | None:
-        facts = Facts(row, now_us(), seen, moved_to=to)
+        # The other end of a rename is in the same watch.
+        facts = Facts(row, now_us(), seen, moved_to=to, rank=turn.tree.rank(to.path))
         decision = decide(facts, "move", turn.trigger, self._attempt_id(), self._node)
         return decision if isinstance(decision, Transition) else None
 

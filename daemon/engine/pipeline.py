@@ -127,6 +127,9 @@ class Pipeline:
             turn = Turn(trigger, slot, tree)
             try:
                 await self._advance([turn])
+                if trigger.event in OUTCOMES and turn.is_stale:
+                    turn.result = turn.refusal()
+                    self._journal.refused(trigger, turn.row, turn.result, self._attempt_id())
                 if trigger.event in OUTCOMES or isinstance(turn.result, Refused):
                     again = Trigger(trigger.key, "look", trigger.cause)
                     await self._advance([Turn(again, slot, tree)])
@@ -226,6 +229,7 @@ class Pipeline:
             own = committed[0]
             turn.slot.row = own.after if own else None
             if own is None:
+                turn.result = None
                 lost.append(turn)
             else:
                 turn.result = own
@@ -253,6 +257,8 @@ class Pipeline:
         row, look = turn.row, turn.look
         if not turn.tree.is_plain:
             self._conditions.leave(turn)
+        if row.state == "processing" and turn.is_overtaken:
+            self._dispatcher.overtaken(row)
         if row.due_at is not None:
             due_at = turn.facts.settle_at if row.state == "settling" else row.due_at
             self._alarms.set(row, due_at, look.seen)

@@ -4,6 +4,7 @@ import asyncio
 
 from daemon.config import Watch
 from daemon.config_steps import Step
+from daemon.core.policy import Ranks
 from daemon.engine.detection import Detection
 from daemon.engine.identity import RootId, find_root
 from daemon.engine.names import Names
@@ -15,6 +16,9 @@ class Tree(Names):
     def __init__(self, watch: Watch) -> None:
         super().__init__(watch)
         self.steps = watch.step_names
+        urgencies = [(each.patterns, each.priority) for each in watch.priorities]
+        self.ranks = Ranks(watch.priority, urgencies)
+        self.rank = self.ranks.of
         self.by_content = watch.identity == "content"
         self.is_plain = not self.has_signs and not self.by_content
         # Cleared while so many digests wait that a scan is not to bring more.

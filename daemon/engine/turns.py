@@ -81,6 +81,18 @@ class Turn:
         """The row was claimed at a version that it does not have any more."""
         return self.trigger.version not in {None, self.row.version}
 
+    def refusal(self) -> Refused:
+        """A handler's result came when its row had moved on: nothing follows from it."""
+        event, started, row = self.trigger.event, self.trigger.version, self.row
+        reason = f"{event} of what was started at version {started}: the row has {row.version}"
+        return Refused("version", reason)
+
+    @property
+    def is_overtaken(self) -> bool:
+        """What a handler was given is not what the disk shows now: other bytes, or nothing."""
+        absent = self.facts.absent and self.tree.detection.frozen is None
+        return absent or self.facts.changed
+
     @property
     def needs_no_look(self) -> bool:
         """A scan has just seen a file that is to be adopted as it is."""
@@ -189,6 +201,7 @@ class Turn:
             retry_at=_retry_at(step, trigger, row, now) if trigger.event == "fail" else 0,
             digest=self.digest or None,
             result=trigger.result,
+            rank=tree.rank(row.key.path),
         )
 
     def _settle_at(self, now: int, *, settled: bool) -> int:

@@ -4,8 +4,8 @@ A store has one writer, and that is the ledger. Every method raises `StoreUnavai
 database cannot answer now; then nothing was changed, or `apply` finds out on the next try.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, Protocol
 
 from daemon.core.model import Key, Record, Row, Transition
 
@@ -44,6 +44,36 @@ class StateCount(NamedTuple):
     watch: str
     state: str
     files: int
+
+
+class StepCount(NamedTuple):
+    """How many files wait for a step (`ready`), or are in it (`processing`)."""
+
+    watch: str
+    step: str
+    state: str
+    files: int
+
+
+class Queue(NamedTuple):
+    """What waits for a step, and the order in which it is taken.
+
+    `ranked`: urgent files go first. `in_folders`: it is taken by directory.
+    """
+
+    watch: str
+    step: str
+    order: Literal["arrival", "name", "mtime", "size"] = "arrival"
+    ranked: bool = False
+    in_folders: bool = False
+
+    @property
+    def index_name(self) -> str | None:
+        """The index that this order needs; None for arrival alone, which has one in any case."""
+        if self.in_folders:
+            return f"ready_by_folder_and_{self.order}"
+        is_plain = self.order == "arrival" and not self.ranked
+        return None if is_plain else f"ready_by_{self.order}"
 
 
 class Store(Protocol):
@@ -90,8 +120,41 @@ class Store(Protocol):
         """The rows that show one of these inodes, of every watch."""
         ...
 
-    async def ready(self, watch: str, step: str, limit: int) -> list[Row]:
-        """What waits for a step, first come first."""
+    async def prepare(self, queues: Sequence[Queue]) -> None:
+        """Have the indexes that these queues need, and no others. Before they are read."""
+        ...
+
+    async def ready(self, queue: Queue, limit: int) -> list[Row]:
+        """The first rows of a queue, in its order."""
+        ...
+
+    async def ready_in_folders(
+        self, queue: Queue, rank: int, first: bytes, folders: int, each: int
+    ) -> dict[bytes, list[Row]]:
+        """The first rows of a rank in each of the next directories, in the order of bytes."""
+        ...
+
+    async def rank_ready(self, watch: str, ranked_by: str, rank_of: Callable[[bytes], int]) -> None:
+        """Give what is ready its rank by path, unless it was given by the same patterns before.
+
+        No transition: every transition sets the rank anyway.
+        """
+        ...
+
+    async def starts(self, watch: str, step: str, since: int, limit: int) -> list[int]:
+        """When handlers of a step were started after `since`, the latest first. Microseconds."""
+        ...
+
+    async def step_counts(self) -> list[StepCount]:
+        """How many files wait for each step, or are in it; at once."""
+        ...
+
+    async def steps(self, watch: str) -> str | None:
+        """What `keep_steps` was given last, None if it never was."""
+        ...
+
+    async def keep_steps(self, watch: str, steps: str) -> None:
+        """Show onlookers how the steps of a known watch stand."""
         ...
 
     async def in_state(self, state: str, watch: str, after_id: int, limit: int) -> list[Row]:

@@ -4,6 +4,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+from daemon.store import Queue
+
 # Not importlib.resources: it would cost every short command 6 ms.
 _SQL = Path(__file__).with_name("sql")
 _NAMED = re.compile(
@@ -12,8 +14,10 @@ _NAMED = re.compile(
 
 FILE_COLUMNS = (
     "id, watch, directory, name, state, version, step, plan, attempt, failures, interruptions, "
-    "size, mtime_ns, ctime_ns, ino, dev, done, at, due_at, error, digest, result"
+    "size, mtime_ns, ctime_ns, ino, dev, done, at, due_at, error, digest, result, rank"
 )
+
+_KEYS = {"arrival": "at", "name": "directory, name", "mtime": "mtime_ns", "size": "size"}
 
 # A file that moved later had another path when this happened: the next move knows it.
 _RECORD = """t.seq, t.file_id, f.watch, f.directory, f.name, (
@@ -38,6 +42,12 @@ def load_queries(resource: str) -> dict[str, str]:
 def for_rows(sql: str, rows: int, columns: int) -> str:
     """The statement with its `{values}` written out: (?, ?), (?, ?), ..."""
     return sql.replace("{values}", ", ".join([f"({', '.join('?' * columns)})"] * rows))
+
+
+def in_order(sql: str, queue: Queue) -> str:
+    """The statement with the `{index}` of a queue, and the `{key}` that it is in the order of."""
+    key = "name" if queue.in_folders and queue.order == "name" else _KEYS[queue.order]
+    return sql.replace("{index}", queue.index_name or "").replace("{key}", key)
 
 
 def load_migrations() -> list[str]:

@@ -31,6 +31,7 @@ def row_values(row: Row) -> Values:
         row.error,
         row.digest,
         row.result,
+        row.rank,
     )
 
 
@@ -39,7 +40,7 @@ def row_of(values: Values) -> Row:
     id_, watch, directory, name, state, version, step, plan, attempt, failures, cut = values[:11]
     seen = None if values[11] is None else Fingerprint(*values[11:16])
     key = Key(watch, path_of(directory, name))
-    return Row(id_, key, state, version, step, plan, attempt, failures, cut, seen, *values[16:22])
+    return Row(id_, key, state, version, step, plan, attempt, failures, cut, seen, *values[16:23])
 
 
 def path_of(directory: bytes, name: bytes) -> bytes:

@@ -6,62 +6,32 @@ which does not have to wait for the writer. Both belong to this object alone.
 
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-import aiosqlite
-
 from daemon.core.model import Key, Record, Row, Transition
-from daemon.errors import StoreLost, StoreTooNew, StoreUnavailable
-from daemon.store import Known, LastIds, StateCount, WatchMark
-from daemon.store.queries import for_rows, load_migrations, load_queries
+from daemon.errors import StoreLost
+from daemon.store import Known, LastIds, Queue, StateCount, StepCount, WatchMark, reading
+from daemon.store.connection import Connection, connect, migrate, unavailable
+from daemon.store.queries import for_rows, load_queries
 from daemon.store.rows import Values, record_of, row_of
 from daemon.store.writing import apply, note_ctimes
 
 SQL = load_queries("queries.sql")
-MIGRATIONS = load_migrations()
-# How long a statement waits for another process's lock before the engine is told and waits instead.
-BUSY_MS = 250
 # Statements are prepared for these numbers of paths only, so that the statement cache hits.
 _KEY_CHUNKS = (1, 8, 64, 512)
-# Rows in memory that a scan compares at once.
-_ENOUGH = 20_000
 _NO_KEY: Values = (None, None, None)
 Answer = TypeVar("Answer")
-
-
-@contextmanager
-def _unavailable(path: Path) -> Iterator[None]:
-    """Turn the errors of a database that may come back into `StoreUnavailable`."""
-    try:
-        yield
-    except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError):
-        raise
-    except (sqlite3.DatabaseError, OSError) as error:
-        raise StoreUnavailable(f"{path}: {error}") from error
-
-
-class _Connection(aiosqlite.Connection):
-    """A connection that runs a whole function in its thread.
-
-    One hop a transaction instead of one a statement, and nobody can be cancelled between BEGIN
-    and COMMIT.
-    """
-
-    async def call(self, work: Callable[[sqlite3.Connection], Answer]) -> Answer:
-        """Call `work` with the connection, in the connection's thread."""
-        answer: Answer = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
-        return answer
 
 
 class SqliteStore:
     """Implements `Store`. Make one with `open`."""
 
-    def __init__(self, path: Path, writer: _Connection, reader: _Connection) -> None:
+    def __init__(self, path: Path, writer: Connection, reader: Connection) -> None:
         self._path = path
         self._inode = path.stat().st_ino
         self._writer = writer
@@ -77,10 +47,10 @@ class SqliteStore:
             StoreUnavailable: it cannot be opened, or is no database.
         """
         async with AsyncExitStack() as connections:
-            with _unavailable(path):
-                writer = await connections.enter_async_context(_connect(path))
-                await writer.call(partial(_prepare, path))
-                reader = await connections.enter_async_context(_connect(path))
+            with unavailable(path):
+                writer = await connections.enter_async_context(connect(path))
+                await writer.call(partial(migrate, path))
+                reader = await connections.enter_async_context(connect(path))
                 await reader.call(lambda db: db.execute("PRAGMA query_only = ON").close())
             yield cls(path, writer, reader)
 
@@ -91,8 +61,7 @@ class SqliteStore:
 
     async def apply(self, batch: Sequence[tuple[Transition, Record]], journaled: int) -> list[bool]:
         """See `Store`."""
-        with _unavailable(self._path):
-            return await self._writer.call(partial(self._apply, batch, journaled))
+        return await self._change(partial(self._apply, batch, journaled))
 
     async def rows(self, keys: Sequence[Key]) -> list[Row | None]:
         """See `Store`."""
@@ -112,8 +81,7 @@ class SqliteStore:
     ) -> list[dict[bytes, Known]]:
         """See `Store`."""
         sql = SQL["select_known_by_content" if by_content else "select_known"]
-        with _unavailable(self._path):
-            return await self._reader.call(partial(_known, sql, watch, directories))
+        return await self._ask(partial(reading.known, sql, watch, directories))
 
     async def directories(self, watch: str, first: bytes, end: bytes, limit: int) -> list[bytes]:
         """See `Store`."""
@@ -124,27 +92,55 @@ class SqliteStore:
         self, watch: str, directory: bytes, first: bytes, end: bytes, limit: int
     ) -> list[Row]:
         """See `Store`."""
-        found = await self._read("select_named", watch, directory, first, end, limit)
-        return [row_of(values) for values in found]
+        return await self._rows("select_named", watch, directory, first, end, limit)
 
     async def by_inode(self, inodes: Sequence[int]) -> list[Row]:
         """See `Store`."""
-        found = await self._read("select_files_by_inode", json.dumps(list(inodes)))
-        return [row_of(values) for values in found]
+        return await self._rows("select_files_by_inode", json.dumps(list(inodes)))
 
-    async def ready(self, watch: str, step: str, limit: int) -> list[Row]:
+    async def prepare(self, queues: Sequence[Queue]) -> None:
         """See `Store`."""
-        return [row_of(values) for values in await self._read("select_ready", watch, step, limit)]
+        await self._change(partial(reading.prepare, queues))
+
+    async def ready(self, queue: Queue, limit: int) -> list[Row]:
+        """See `Store`."""
+        return await self._ask(partial(reading.ready, queue, limit))
+
+    async def ready_in_folders(
+        self, queue: Queue, rank: int, first: bytes, folders: int, each: int
+    ) -> dict[bytes, list[Row]]:
+        """See `Store`."""
+        read = partial(reading.ready_in_folders, queue, rank, first, folders, each)
+        return await self._ask(read)
+
+    async def rank_ready(self, watch: str, ranked_by: str, rank_of: Callable[[bytes], int]) -> None:
+        """See `Store`."""
+        await self._change(partial(reading.rank_ready, watch, ranked_by, rank_of))
+
+    async def starts(self, watch: str, step: str, since: int, limit: int) -> list[int]:
+        """See `Store`."""
+        return [at for (at,) in await self._read("select_starts", since, watch, step, limit)]
+
+    async def step_counts(self) -> list[StepCount]:
+        """See `Store`."""
+        return [StepCount(*values) for values in await self._read("select_step_counts")]
+
+    async def steps(self, watch: str) -> str | None:
+        """See `Store`."""
+        found = await self._read("select_steps", watch)
+        return found[0][0] if found else None
+
+    async def keep_steps(self, watch: str, steps: str) -> None:
+        """See `Store`."""
+        await self._write("set_steps", steps, watch)
 
     async def in_state(self, state: str, watch: str, after_id: int, limit: int) -> list[Row]:
         """See `Store`."""
-        found = await self._read("select_in_state", state, watch, after_id, limit)
-        return [row_of(values) for values in found]
+        return await self._rows("select_in_state", state, watch, after_id, limit)
 
     async def stranded(self, watch: str, steps: Sequence[str]) -> list[Row]:
         """See `Store`."""
-        found = await self._read("select_stranded", watch, json.dumps(list(steps)))
-        return [row_of(values) for values in found]
+        return await self._rows("select_stranded", watch, json.dumps(list(steps)))
 
     async def counts(self) -> list[StateCount]:
         """See `Store`."""
@@ -152,8 +148,7 @@ class SqliteStore:
 
     async def any_below(self, keys: Sequence[Key]) -> list[bool]:
         """See `Store`."""
-        with _unavailable(self._path):
-            return await self._reader.call(lambda db: [_has_below(db, key) for key in keys])
+        return await self._ask(lambda db: [reading.has_below(db, key) for key in keys])
 
     async def due(
         self, watches: Sequence[str], before: int, set_after: int | None, limit: int
@@ -161,10 +156,8 @@ class SqliteStore:
         """See `Store`."""
         names = json.dumps(list(watches))
         if set_after is None:
-            found = await self._read("select_due", before, names, limit)
-        else:
-            found = await self._read("select_due_or_set_after", before, set_after, names, limit)
-        return [row_of(values) for values in found]
+            return await self._rows("select_due", before, names, limit)
+        return await self._rows("select_due_or_set_after", before, set_after, names, limit)
 
     async def owed(self, after_seq: int, limit: int) -> list[Record]:
         """See `Store`."""
@@ -209,13 +202,11 @@ class SqliteStore:
 
     async def note_ctimes(self, rows: Sequence[Row]) -> None:
         """See `Store`."""
-        with _unavailable(self._path):
-            await self._writer.call(lambda db: note_ctimes(db, rows))
+        await self._change(lambda db: note_ctimes(db, rows))
 
     async def ping(self) -> None:
         """See `Store`."""
-        with _unavailable(self._path):
-            await self._reader.call(self._see)
+        await self._ask(self._see)
 
     def _see(self, db: sqlite3.Connection) -> None:
         """SQLite goes on writing into an unlinked file as if nothing had happened."""
@@ -234,60 +225,21 @@ class SqliteStore:
         return apply(db, batch, journaled)
 
     async def _write(self, name: str, *values: object) -> None:
-        with _unavailable(self._path):
-            await self._writer.call(lambda db: db.execute(SQL[name], values).close())
+        await self._change(lambda db: db.execute(SQL[name], values).close())
 
     async def _read(self, name: str, *values: object) -> list[Values]:
         return await self._fetch(SQL[name], values)
 
+    async def _rows(self, name: str, *values: object) -> list[Row]:
+        return [row_of(found) for found in await self._read(name, *values)]
+
     async def _fetch(self, sql: str, values: Sequence[object]) -> list[Values]:
-        with _unavailable(self._path):
-            return await self._reader.call(lambda db: db.execute(sql, tuple(values)).fetchall())
+        return await self._ask(lambda db: db.execute(sql, tuple(values)).fetchall())
 
+    async def _ask(self, read: Callable[[sqlite3.Connection], Answer]) -> Answer:
+        with unavailable(self._path):
+            return await self._reader.call(read)
 
-def _known(
-    sql: str, watch: str, directories: Sequence[bytes], db: sqlite3.Connection
-) -> list[dict[bytes, Known]]:
-    found: list[dict[bytes, Known]] = []
-    rows = 0
-    for directory in directories:
-        read = db.execute(sql, (watch, directory)).fetchall()
-        found.append({row[0]: Known._make(row[1:]) for row in read})
-        rows += len(read)
-        if rows > _ENOUGH:
-            break
-    return found
-
-
-def _has_below(db: sqlite3.Connection, key: Key) -> bool:
-    watch, path = key
-    bounds = (watch, path, watch, path + b"/", path + b"0")
-    ((found,),) = db.execute(SQL["exists_below"], bounds).fetchall()
-    return bool(found)
-
-
-@asynccontextmanager
-async def _connect(path: Path) -> AsyncIterator[_Connection]:
-    connect = partial(sqlite3.connect, path, isolation_level=None, cached_statements=256)
-    db = _Connection(connect, iter_chunk_size=64)
-    async with db:
-        await db.call(_configure)
-        yield db
-
-
-def _configure(db: sqlite3.Connection) -> None:
-    db.execute(f"PRAGMA busy_timeout = {BUSY_MS}").close()
-    db.execute("PRAGMA synchronous = FULL").close()
-
-
-def _prepare(path: Path, db: sqlite3.Connection) -> None:
-    """Write-ahead log on, and every migration that this file has not had, each in a transaction."""
-    ((version,),) = db.execute("PRAGMA user_version").fetchall()
-    if version > len(MIGRATIONS):
-        raise StoreTooNew(
-            f"{path} has schema version {version}, written by a newer treewarden; this one knows "
-            f"up to {len(MIGRATIONS)}. Install that newer version, or use another state_dir"
-        )
-    db.execute("PRAGMA journal_mode = WAL").close()
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        db.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+    async def _change(self, write: Callable[[sqlite3.Connection], Answer]) -> Answer:
+        with unavailable(self._path):
+            return await self._writer.call(write)

@@ -11,6 +11,8 @@ from daemon.store.rows import Values, record_values, row_values
 
 SQL = load_queries("queries.sql")
 _SMALL = 32
+# States in which a file waits for a step, or is in it.
+_AT_A_STEP = frozenset({"ready", "processing"})
 _SIZES = (512, 256, 128, 64, _SMALL)
 
 
@@ -21,7 +23,7 @@ def apply(
 
     See `Store.apply`. Leaves no transaction open, whatever happens.
     """
-    with _transaction(db):
+    with transaction(db):
         if _apply_all(db, batch):
             written = [True] * len(batch)
         else:
@@ -37,13 +39,14 @@ def apply(
 
 def note_ctimes(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
     """See `Store.note_ctimes`."""
-    with _transaction(db):
+    with transaction(db):
         values = [(row.id, row.version, row.seen.ctime_ns) for row in rows if row.seen]
         _changed(db, "note_ctimes_if_version", values)
 
 
 @contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing; no transaction is left open, whatever happens."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -103,14 +106,21 @@ def _is_there(db: sqlite3.Connection, transition: Transition) -> bool:
 
 
 def _count(db: sqlite3.Connection, written: Sequence[Transition]) -> None:
-    """Keep the counts by state in step with what was just written."""
+    """Keep the counts by state, and by step, in step with what was just written."""
     moves: Counter[tuple[str, str]] = Counter()
+    steps: Counter[tuple[str, str | None, str]] = Counter()
     for transition in written:
         after, before = transition.after, transition.before
         moves[after.key.watch, after.state] += 1
+        if after.state in _AT_A_STEP:
+            steps[after.key.watch, after.step, after.state] += 1
         if before.version:
             moves[before.key.watch, before.state] -= 1
+        if before.state in _AT_A_STEP:
+            steps[before.key.watch, before.step, before.state] -= 1
     db.executemany(SQL["add_to_count"], [(*where, by) for where, by in moves.items() if by])
+    changed = [(*where, by) for where, by in steps.items() if by and where[1] is not None]
+    db.executemany(SQL["add_to_step_count"], changed)
 
 
 def update_values(transition: Transition) -> Values:
@@ -135,6 +145,7 @@ def state_values(transition: Transition) -> Values:
         row.at,
         row.due_at,
         row.error,
+        row.rank,
     )
 
 

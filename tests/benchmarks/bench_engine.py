@@ -154,7 +154,7 @@ def prepared(folder: Path, in_flight: int) -> Path:
         for script in load_migrations():
             db.executescript(script)
         db.executemany(
-            for_rows(SQL["insert_files_if_new"], 1, 22),
+            for_rows(SQL["insert_files_if_new"], 1, 23),
             [row_values(row_at(n + 1, 1)) for n in range(in_flight)],
         )
     db.close()

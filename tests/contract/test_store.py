@@ -21,11 +21,12 @@ from msgspec.structs import replace
 
 from daemon.core.model import Fingerprint, Key, Record, Row, Transition
 from daemon.errors import StoreLost, StoreTooNew, StoreUnavailable
-from daemon.store import Known, LastIds, StateCount, Store, WatchMark
+from daemon.store import Known, LastIds, Queue, StateCount, Store, WatchMark
+from daemon.store.connection import BUSY_MS, MIGRATIONS
 from daemon.store.inspect import inspect
 from daemon.store.opening import open_store
 from daemon.store.rows import record_of_transition
-from daemon.store.sqlite import BUSY_MS, MIGRATIONS, SqliteStore
+from daemon.store.sqlite import SqliteStore
 from tests.engine.conftest import DEADLINE, born, key, step_on
 
 Pair = tuple[Transition, Record]
@@ -362,8 +363,8 @@ async def test_ready_in_order_of_arrival(store: Store) -> None:
     ]
     alien = step_on(Row(9, key("x", "other")), "discover", "ready", step="load", at=1)
     await Writer(store).apply(*births, alien, born("waiting", 10, step="load"))
-    assert [row.id for row in await store.ready("incoming", "load", 9)] == [2, 4, 1]
-    assert [row.id for row in await store.ready("incoming", "load", 2)] == [2, 4]
+    assert [row.id for row in await store.ready(Queue("incoming", "load"), 9)] == [2, 4, 1]
+    assert [row.id for row in await store.ready(Queue("incoming", "load"), 2)] == [2, 4]
 
 
 async def test_in_state_by_pages(store: Store) -> None:
@@ -707,7 +708,7 @@ async def test_migrations_are_applied_once(tmp_path: Path, monkeypatch: pytest.M
         "CREATE TABLE t (n); INSERT INTO t VALUES (1);",
         "INSERT INTO t VALUES (2);",
     ]
-    monkeypatch.setattr("daemon.store.sqlite.MIGRATIONS", further)
+    monkeypatch.setattr("daemon.store.connection.MIGRATIONS", further)
     assert await version() == len(MIGRATIONS) + 2
     assert await version() == len(MIGRATIONS) + 2
     with closing(sqlite3.connect(path)) as db:
@@ -720,7 +721,7 @@ async def test_migration_that_fails_leaves_nothing(
     """A migration is applied whole or not at all."""
     path = tmp_path / "treewarden.db"
     bad = [*MIGRATIONS, "CREATE TABLE t (n); SELECT * FROM missing;"]
-    monkeypatch.setattr("daemon.store.sqlite.MIGRATIONS", bad)
+    monkeypatch.setattr("daemon.store.connection.MIGRATIONS", bad)
     with pytest.raises(StoreUnavailable, match="no such table"):
         async with SqliteStore.open(path):
             pass

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from daemon.core.lifecycle import LEGAL
 from daemon.core.model import Key
-from daemon.engine.dispatcher import idempotency_key
+from daemon.engine.jobs import idempotency_key
 from daemon.store.queries import FILE_COLUMNS
 from daemon.store.rows import row_of
 from tests.acceptance.harness import Line, RunningDaemon

@@ -6,9 +6,10 @@ Whatever a test does to it, at the end every line must be as documented, and the
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, cast
 
 import pytest
@@ -112,6 +113,8 @@ class Open(Protocol):
         quiet: float = 0.0,
         steps: int = 1,
         concurrency: int = 4,
+        step: Mapping[str, Any] = ...,
+        places: int | None = ...,
         **watch: Any,
     ) -> AbstractAsyncContextManager[Rig]: ...
 
@@ -124,7 +127,10 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def engine(tmp_path: Path, tree: Path) -> Open:
-    """Open the engine on `tree`; its steps are `load`, `index`, ..., each run by `handler`."""
+    """Open the engine on `tree`; its steps are `load`, `index`, ..., each run by `handler`.
+
+    `step`: what is changed in each of them. `places`: of the whole daemon.
+    """
 
     @asynccontextmanager
     async def opened(
@@ -134,13 +140,15 @@ def engine(tmp_path: Path, tree: Path) -> Open:
         quiet: float = 0.0,
         steps: int = 1,
         concurrency: int = 4,
+        step: Mapping[str, Any] = MappingProxyType({}),
+        places: int | None = None,
         **watch: Any,
     ) -> AsyncIterator[Rig]:
         names = ("load", "index", "ship")[:steps]
         like = CommandStep(name="", command=("true",), concurrency=concurrency, attempts=3)
-        step = tuple(replace(like, name=name) for name in names)
-        made = Watch(name="incoming", path=tree, settle=Settle(quiet=quiet), step=step)
-        async with open_rig(tmp_path, replace(made, **watch), wrap) as rig:
+        made_steps = tuple(replace(like, name=name, **step) for name in names)
+        made = Watch(name="incoming", path=tree, settle=Settle(quiet=quiet), step=made_steps)
+        async with open_rig(tmp_path, replace(made, **watch), wrap, places=places) as rig:
             if handler is not None:
                 (the_tree,) = rig.service.trees.values()
                 rig.service.dispatcher.add(the_tree, dict.fromkeys(names, handler))

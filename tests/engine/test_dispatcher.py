@@ -12,7 +12,8 @@ import pytest
 from daemon.cli.faults import FaultyStore, InjectedFault
 from daemon.cli.harness import Rig
 from daemon.core.model import Key, Row
-from daemon.engine.dispatcher import QUEUE, idempotency_key
+from daemon.engine.backlog import LONGEST_QUEUE, QUEUE
+from daemon.engine.jobs import idempotency_key
 from daemon.errors import StoreUnavailable
 from daemon.handlers import Handler, Job, Outcome
 from tests.engine.conftest import Gate, Open, background, key
@@ -61,7 +62,7 @@ async def test_order_of_arrival(engine: Open) -> None:
         async with background(rig.service.dispatcher.run()):
             order = []
             for _ in paths:
-                assert len(lane(rig).queue) <= QUEUE
+                assert len(lane(rig).backlog.queue) <= LONGEST_QUEUE
                 order.append((await gate.let_pass()).file.path.decode())
             assert order == names
             for path in paths:
@@ -145,13 +146,13 @@ async def test_refused_start_frees_the_place(engine: Open) -> None:
             assert (await gate.let_pass()).file == second
             await rig.state(second, ["done"])
             await rig.service.inbox.idle()
-            assert lane(rig).claimed == set()
+            assert lane(rig).backlog.claimed == set()
         assert (await rig.row(first)).state == "settling"
 
 
 async def test_deferred_file_comes_back(engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that cannot be looked at stays ready, is left alone for a while, and comes back."""
-    monkeypatch.setattr("daemon.engine.dispatcher.DEFER_SECONDS", 0.05)
+    monkeypatch.setattr("daemon.engine.lanes.DEFER_SECONDS", 0.05)
     gate = Gate()
     async with engine(gate) as rig:
         (path,) = await ready(rig, "a")
@@ -169,7 +170,7 @@ async def test_start_that_met_an_error_comes_back(
     engine: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A start whose commit met an error of ours is tried again."""
-    monkeypatch.setattr("daemon.engine.dispatcher.DEFER_SECONDS", 0.05)
+    monkeypatch.setattr("daemon.engine.lanes.DEFER_SECONDS", 0.05)
     gate = Gate()
     async with engine(gate, wrap=FaultyStore.around) as rig:
         (path,) = await ready(rig, "a")
@@ -192,14 +193,14 @@ async def test_nothing_starts_while_the_database_is_away(
 
     async with engine(gate) as rig, background(rig.service.dispatcher.run()):
         ledger = rig.service.ledger
-        while lane(rig).more:
+        while lane(rig).backlog.more:
             await asyncio.sleep(0)
         asking = asyncio.create_task(ledger.insist("check", ask))
         while ledger.available.is_set():
             await asyncio.sleep(0)
         (path,) = await ready(rig, "a")
         await turns()
-        assert (len(lane(rig).queue), lane(rig).starting, gate.most) == (1, set(), 0)
+        assert (len(lane(rig).backlog.queue), lane(rig).starting, gate.most) == (1, set(), 0)
         is_back.set()
         await asking
         await gate.let_pass()

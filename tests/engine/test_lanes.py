@@ -5,10 +5,12 @@ from typing import Any, cast
 
 import pytest
 
+from daemon.config_steps import Breaker
 from daemon.core.model import Row
-from daemon.engine.dispatcher import QUEUE, Lane
+from daemon.engine.backlog import QUEUE
+from daemon.engine.lanes import Lane
 from daemon.handlers import Job, Outcome, Verdict
-from daemon.store import Store
+from daemon.store import Queue, Store
 from tests.engine.conftest import DEADLINE, Gate, Open, background
 
 
@@ -33,8 +35,8 @@ class Late:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def ready(self, watch: str, step: str, limit: int) -> list[Row]:
-        rows = await self._store.ready(watch, step, limit)
+    async def ready(self, queue: Queue, limit: int) -> list[Row]:
+        rows = await self._store.ready(queue, limit)
         self.asked.set()
         await self.arrives.wait()
         return rows
@@ -60,7 +62,7 @@ async def test_rows_beside_running_ones_are_not_forgotten(
                 unheard.setattr(dispatcher, "offer", lambda _row: None)
                 for number in range(QUEUE + 2):
                     await rig.send(rig.write(f"f{number:03}"), "look")
-            lane_of(rig).more = True
+            lane_of(rig).backlog.more = True
             dispatcher._wake.set()
             for _ in range(QUEUE + 2):
                 await gate.let_pass()
@@ -68,7 +70,7 @@ async def test_rows_beside_running_ones_are_not_forgotten(
                 ending.set_result(Outcome("success"))
             await rig.state(rig.key("first2"), ["done"])
             await rig.service.inbox.idle()
-            assert await rig.store.ready("incoming", "load", 99) == []
+            assert await rig.store.ready(Queue("incoming", "load"), 99) == []
 
 
 async def test_late_answer_costs_no_place(engine: Open) -> None:
@@ -83,7 +85,7 @@ async def test_late_answer_costs_no_place(engine: Open) -> None:
         lanes = [lane_of(rig), lane_of(rig, "index")]
         path = rig.write("a")
         await rig.send(path, "look")
-        reading = asyncio.create_task(rig.service.dispatcher._refill(lane_of(rig)))
+        reading = asyncio.create_task(lane_of(rig).backlog.refill())
         await asyncio.wait_for(late[0].asked.wait(), DEADLINE)
         await rig.send(path, "start")
         assert (await rig.state(path, ["ready"])).step == "index"
@@ -92,7 +94,7 @@ async def test_late_answer_costs_no_place(engine: Open) -> None:
         async with background(rig.service.dispatcher.run()):
             await rig.state(path, ["done"])
             async with asyncio.timeout(DEADLINE):
-                while any(lane.claimed or lane.starting for lane in lanes):  # noqa: ASYNC110
+                while any(lane.backlog.claimed or lane.starting for lane in lanes):  # noqa: ASYNC110
                     await asyncio.sleep(0)
 
 
@@ -100,7 +102,7 @@ async def test_files_that_cannot_be_started_do_not_starve_the_others(
     engine: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind more unreadable files than a queue holds, one that can be started is started."""
-    monkeypatch.setattr("daemon.engine.dispatcher.DEFER_SECONDS", 3600.0)
+    monkeypatch.setattr("daemon.engine.lanes.DEFER_SECONDS", 3600.0)
     gate = Gate()
     async with engine(gate, concurrency=1) as rig:
         root = rig.service.trees["incoming"].watch.path
@@ -122,9 +124,9 @@ async def test_what_spends_no_attempt(
     engine: Open, monkeypatch: pytest.MonkeyPatch, verdict: Verdict
 ) -> None:
     """What no file can be blamed for leaves it as it was, and it is tried again."""
-    monkeypatch.setattr("daemon.engine.dispatcher.SHORTAGE_SECONDS", 0.01)
+    monkeypatch.setattr("daemon.engine.lanes.SHORTAGE_SECONDS", 0.01)
     gate = Gate()
-    async with engine(gate) as rig:
+    async with engine(gate, step={"breaker": Breaker(first=0.01, max=0.01)}) as rig:
         path = rig.write("a")
         await rig.send(path, "look")
         async with background(rig.service.dispatcher.run()):

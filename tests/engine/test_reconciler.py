@@ -349,7 +349,7 @@ async def test_more_than_fits(engine: Open, tree: Path, monkeypatch: pytest.Monk
     """A scan whose memory is full comes back for the directories that it had to leave."""
     put(tree, *(f"{folder}/{name}" for folder in "abcdef" for name in "1234"))
     monkeypatch.setattr(scanning, "ENOUGH", 5)
-    monkeypatch.setattr("daemon.store.sqlite._ENOUGH", 5)
+    monkeypatch.setattr("daemon.store.reading._ENOUGH", 5)
     async with engine() as rig:
         scan = Scan(rig, monkeypatch)
         assert (await scan.run()).new == 24

@@ -10,9 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from daemon import locate
-from daemon.config import Config, Metrics, Settle, load
+from daemon.config import Config, Metrics, Settle, Urgency, load
 from daemon.config_address import Address, TcpAddress, UnixAddress
-from daemon.config_steps import Backoff, CommandStep
+from daemon.config_steps import Backoff, Breaker, CommandStep
 from daemon.errors import ConfigError, Problem
 from daemon.toml_lines import line_numbers, line_of
 
@@ -81,9 +81,13 @@ def test_the_example_shows_every_option_and_its_default(tmp_path: Path) -> None:
     assert full.daemon.node == "files1"
     assert (watch.settle.marker, watch.settle.manifest) == ("{name}.done", "*.manifest")
     assert full.metrics.listen == TcpAddress("127.0.0.1", 9464)
-    daemon = replace(full.daemon, node=plain.daemon.node)
+    (step,) = watch.step
+    assert (full.daemon.concurrency, step.per_directory, step.max_per_minute) == (16, 1, 600)
+    assert watch.priorities == (Urgency(patterns=("urgent/",), priority=10),)
+    daemon = replace(full.daemon, node=plain.daemon.node, concurrency=None)
     settle = replace(watch.settle, marker=None, manifest=None)
-    watches = (replace(watch, settle=settle),)
+    steps = (replace(step, per_directory=None, max_per_minute=None),)
+    watches = (replace(watch, settle=settle, priorities=(), step=steps),)
     assert replace(full, daemon=daemon, metrics=Metrics(), watch=watches) == plain
     written = locate.read_toml(path)
     for table, model in (
@@ -94,6 +98,8 @@ def test_the_example_shows_every_option_and_its_default(tmp_path: Path) -> None:
         (written["watch"][0]["settle"], full.watch[0].settle),
         (written["watch"][0]["step"][0], full.watch[0].step[0]),
         (written["watch"][0]["step"][0]["backoff"], full.watch[0].step[0].backoff),
+        (written["watch"][0]["step"][0]["breaker"], full.watch[0].step[0].breaker),
+        (written["watch"][0]["priorities"][0], full.watch[0].priorities[0]),
     ):
         assert set(table) == set(model.__struct_fields__)
 
@@ -120,6 +126,10 @@ def test_defaults(write: Write, tmp_path: Path) -> None:
     assert watch.settle == Settle(quiet=2.0, writers="probe", marker=None, manifest=None)
     assert (step.timeout, step.kill_after, step.concurrency, step.attempts) == (300.0, 5.0, 1, 5)
     assert step.backoff == Backoff(first=1.0, factor=2.0, max=300.0, jitter=0.2)
+    assert step.breaker == Breaker(after=5, first=1.0, max=300.0)
+    assert (step.per_directory, step.max_per_minute, step.on_change) == (None, None, "finish")
+    assert (watch.order, watch.priority, watch.priorities) == ("arrival", 0, ())
+    assert config.daemon.concurrency is None
 
 
 def test_steps_in_order(write: Write) -> None:

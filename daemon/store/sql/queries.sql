@@ -2,7 +2,7 @@
 -- Files are seen for the first time; nothing happens where a path already has a row.
 INSERT OR IGNORE INTO files (
     id, watch, directory, name, state, version, step, plan, attempt, failures, interruptions,
-    size, mtime_ns, ctime_ns, ino, dev, done, at, due_at, error, digest, result
+    size, mtime_ns, ctime_ns, ino, dev, done, at, due_at, error, digest, result, rank
 ) VALUES {values};
 
 -- name: update_files_if_version
@@ -13,7 +13,7 @@ UPDATE files SET
     attempt = new.column7, failures = new.column8, interruptions = new.column9,
     size = new.column10, mtime_ns = new.column11, ctime_ns = new.column12, ino = new.column13,
     dev = new.column14, done = new.column15, at = new.column16, due_at = new.column17,
-    error = new.column18, digest = new.column19, result = new.column20
+    error = new.column18, digest = new.column19, result = new.column20, rank = new.column21
 FROM (VALUES {values}) AS new WHERE files.id = new.column1 AND files.version = new.column2;
 
 -- name: update_states_if_version
@@ -22,7 +22,8 @@ FROM (VALUES {values}) AS new WHERE files.id = new.column1 AND files.version = n
 UPDATE files SET
     state = new.column3, version = new.column4, step = new.column5, plan = new.column6,
     attempt = new.column7, failures = new.column8, interruptions = new.column9,
-    done = new.column10, at = new.column11, due_at = new.column12, error = new.column13
+    done = new.column10, at = new.column11, due_at = new.column12, error = new.column13,
+    rank = new.column14
 FROM (VALUES {values}) AS new WHERE files.id = new.column1 AND files.version = new.column2;
 
 -- name: vacate_paths_if_version
@@ -114,6 +115,78 @@ SELECT EXISTS (SELECT 1 FROM files WHERE watch = ? AND directory = ?)
 -- name: select_ready
 -- What waits for a step, in order of arrival.
 SELECT {columns} FROM files WHERE state = 'ready' AND watch = ? AND step = ? ORDER BY at LIMIT ?;
+
+-- name: create_ready_index
+-- Finds the next of what is ready in an order of its own; a transition that neither comes from
+-- `ready` nor leads there costs nothing for it.
+CREATE INDEX IF NOT EXISTS {index} ON files (watch, step, rank, {key}) WHERE state = 'ready';
+
+-- name: select_ready_indexes
+-- Which such indexes are there?
+SELECT name FROM sqlite_schema WHERE type = 'index' AND name LIKE 'ready_by_%';
+
+-- name: select_ready_in_order
+-- What waits for a step: by rank, and then in the order that its watch asks for.
+SELECT {columns} FROM files INDEXED BY {index}
+WHERE state = 'ready' AND watch = ? AND step = ? ORDER BY rank, {key} LIMIT ?;
+
+-- name: select_ready_folders
+-- The next directories that have files of a rank waiting for a step: a seek each.
+WITH RECURSIVE found (directory) AS (
+    SELECT (SELECT directory FROM files INDEXED BY {index}
+        WHERE state = 'ready' AND watch = ? AND step = ? AND rank = ? AND directory >= ?
+        ORDER BY directory LIMIT 1)
+    UNION ALL
+    SELECT (SELECT f.directory FROM files AS f INDEXED BY {index}
+        WHERE f.state = 'ready' AND f.watch = ? AND f.step = ? AND f.rank = ?
+        AND f.directory > found.directory ORDER BY f.directory LIMIT 1)
+    FROM found WHERE found.directory IS NOT NULL
+)
+SELECT directory FROM found WHERE directory IS NOT NULL LIMIT ?;
+
+-- name: select_ready_in_folder
+-- The first files of a rank in one directory that wait for a step.
+SELECT {columns} FROM files INDEXED BY {index}
+WHERE state = 'ready' AND watch = ? AND step = ? AND rank = ? AND directory = ?
+ORDER BY {key} LIMIT ?;
+
+-- name: select_ranked_by
+-- By which patterns were the ranks of this watch given?
+SELECT ranked_by FROM watches WHERE name = ?;
+
+-- name: rank_ready_files
+-- What is ready gets the rank that the patterns of today give it; `rank_of` is a function of ours.
+UPDATE files SET rank = rank_of(directory, name)
+WHERE state = 'ready' AND watch = ? AND rank <> rank_of(directory, name);
+
+-- name: set_ranked_by
+-- From now on the ranks of a watch are given by these patterns.
+UPDATE watches SET ranked_by = ? WHERE name = ?;
+
+-- name: select_starts
+-- When a step was started last, the latest first, since a moment: back to the first transition
+-- that is older, for `seq` grows with the time.
+SELECT t.at FROM transitions AS t JOIN files AS f ON f.id = t.file_id
+WHERE t.seq > coalesce((SELECT seq FROM transitions WHERE at <= ? ORDER BY seq DESC LIMIT 1), 0)
+    AND t.trigger = 'start' AND f.watch = ? AND t.step = ?
+ORDER BY t.seq DESC LIMIT ?;
+
+-- name: select_step_counts
+-- How many files wait for each step, and are in it?
+SELECT watch, step, state, files FROM step_counts WHERE files > 0;
+
+-- name: add_to_step_count
+-- So many files more (or fewer) wait for a step, or are in it.
+INSERT INTO step_counts (watch, step, state, files) VALUES (?, ?, ?, ?)
+ON CONFLICT (watch, step, state) DO UPDATE SET files = files + excluded.files;
+
+-- name: select_steps
+-- How do the steps of this watch stand, as was said last?
+SELECT steps FROM watches WHERE name = ?;
+
+-- name: set_steps
+-- How the steps of a watch stand just now.
+UPDATE watches SET steps = ? WHERE name = ?;
 
 -- name: select_in_state
 -- Every row of a watch in one state, after the given id.
