@@ -60,8 +60,9 @@ class Dispatcher:
         now = asyncio.get_running_loop().time()
         found = {}
         for (name, step), lane in sorted(self._lanes.items()):
-            if name == watch and (lane.standing.open_since or now < lane.short_until):
-                found[step] = replace(lane.standing, short=now < lane.short_until)
+            paused = lane.pause_reason if now < lane.paused_until else None
+            if name == watch and (lane.standing.open_since or paused):
+                found[step] = replace(lane.standing, paused=paused)
         return found
 
     async def run(self) -> None:

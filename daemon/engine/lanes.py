@@ -42,7 +42,9 @@ class Lane:
         self.running: dict[Key, asyncio.Task[Outcome]] = {}
         # Those of the running that were told to end, for their file has changed.
         self.overtaken: set[Key] = set()
-        self.short_until = 0.0
+        # Until when nothing is started, and why.
+        self.paused_until = 0.0
+        self.pause_reason = ""
         self.standing = Standing()
         # How often in a row the start of a file did not come about.
         self._deferred: dict[Key, int] = {}
@@ -61,7 +63,7 @@ class Lane:
 
     def room(self, now: float) -> int:
         """How many may be started now, if there are so many; negative where there are too many."""
-        if now < self.short_until or not self.breaker.lets_pass(now):
+        if now < self.paused_until or not self.breaker.lets_pass(now):
             return 0
         room = self.places - self.taken
         if self.rate:
@@ -83,7 +85,7 @@ class Lane:
         return max(waits, default=None)
 
     def _obstacles(self, now: float) -> Iterator[float]:
-        yield self.short_until
+        yield self.paused_until
         if self.breaker.is_open and self.breaker.probing is None:
             yield self.breaker.probe_at
         if self.rate and self.rate.room(now) <= len(self.starting):
@@ -133,7 +135,7 @@ class Lane:
         `wake` is called when a file that was left alone may be started again.
         """
         if outcome.verdict == "defer":
-            self.short_until = now + SHORTAGE_SECONDS
+            self._pause(now + SHORTAGE_SECONDS, "the machine is short of something")
         elif outcome.verdict == "unavailable" or outcome.suspect:
             return self._suffer(row, outcome, now, wake)
         elif self.breaker.answers():
@@ -152,11 +154,18 @@ class Lane:
         self.breaker.open(now, 0.0)
         self.standing = replace(former, probe_at=now_us())
 
+    def _pause(self, until: float, reason: str) -> None:
+        if until > self.paused_until:
+            self.paused_until, self.pause_reason = until, reason
+
     def _suffer(self, row: Row, outcome: Outcome, now: float, wake: Callable[[], None]) -> Outcome:
         breaker = self.breaker
         just_opened = breaker.suffers(row.key, now, outcome.after)
         if not breaker.is_open:
             if outcome.verdict == "unavailable":
+                if outcome.after:
+                    longest = min(outcome.after, self.step.breaker.max)
+                    self._pause(now + longest, "it was asked to wait")
                 # Else a file whose part of the step is away would come back at once, for ever.
                 self.backlog.set_aside(row.key, breaker.patience(breaker.failures - 1), wake)
             return outcome

@@ -17,14 +17,14 @@ class Standing(Struct, omit_defaults=True):
 
     `open_since`: what the step needs could not be reached so often that its files are left alone:
     `failures` in a row by now, the last of them `error`. A file tries it again at `probe_at`.
-    `short`: nothing is started for a moment, for the machine was short of something.
+    `paused`: why nothing is started for a moment.
     """
 
     open_since: int | None = None
     failures: int = 0
     error: str | None = None
     probe_at: int | None = None
-    short: bool = False
+    paused: str | None = None
 
 
 Standings = dict[str, Standing]
