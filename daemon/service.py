@@ -19,8 +19,7 @@ from daemon.engine.ledger import Ledger
 from daemon.engine.output import Output
 from daemon.engine.pipeline import Pipeline
 from daemon.engine.scanner import Scanner
-from daemon.engine.snapshots import Snapshots
-from daemon.engine.standing import Bulletin
+from daemon.engine.snapshots import Bulletin, Snapshots
 from daemon.engine.trees import Tree
 from daemon.engine.tuning import tune_process
 from daemon.engine.worker import Worker

@@ -1,12 +1,26 @@
 """What the commands answer with, before it is text or JSON."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
 from daemon.core.model import Key, State
 from daemon.engine.detection import Detection
+from daemon.engine.standing import Standing
 
 STATES: tuple[str, ...] = get_args(State)
+
+
+class StepStatus(NamedTuple):
+    """One step: how many files wait for it and are in it, and how it stands.
+
+    `standing` is what the daemon said last of it, whether it runs now or not.
+    """
+
+    name: str
+    waiting: int
+    running: int
+    standing: Standing
 
 
 class WatchStatus(NamedTuple):
@@ -21,6 +35,7 @@ class WatchStatus(NamedTuple):
     oldest_ready: int | None
     next_retry: int | None
     detection: Detection | None
+    steps: Sequence[StepStatus] = ()
 
 
 class Status(NamedTuple):

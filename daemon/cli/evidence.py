@@ -20,6 +20,7 @@ from daemon.engine.detection import Detection
 from daemon.engine.disk import Question, is_closed, look_at
 from daemon.engine.filesystems import must_poll
 from daemon.engine.identity import RootId, find_root
+from daemon.engine.standing import Standing, heard
 from daemon.errors import ConfigError
 from daemon.store.holder import holder_pid
 from daemon.store.inspect import Inspection
@@ -29,7 +30,7 @@ class Evidence(NamedTuple):
     """All that an explanation rests on. `watch` is None where nothing is known of its settings.
 
     A `look` is of the kind `nowhere` where the watch is no longer configured. `frozen`: why
-    removals of the watch wait, None while they do not.
+    removals of the watch wait, None while they do not. `standing`: of the step that it waits for.
     """
 
     key: Key
@@ -40,6 +41,7 @@ class Evidence(NamedTuple):
     frozen: str | None
     conditions: list[Condition]
     now: int
+    standing: Standing = Standing()
 
     @property
     def is_there(self) -> bool:
@@ -83,7 +85,14 @@ def gather(scene: Scene, inspection: Inspection, key: Key) -> Evidence:
         conditions = conditions_of(watch, row, look.seen)
     last = history[-1] if history else None
     frozen = _frozen(inspection, key.watch)
-    return Evidence(key, watch, row, last, look, frozen, conditions, now_us())
+    standing = _standing(inspection, row) if row else Standing()
+    return Evidence(key, watch, row, last, look, frozen, conditions, now_us(), standing)
+
+
+def _standing(inspection: Inspection, row: Row) -> Standing:
+    with suppress(KeyError, msgspec.MsgspecError):
+        return heard(inspection.steps()[row.key.watch])[row.step or ""]
+    return Standing()
 
 
 def _frozen(inspection: Inspection, watch: str) -> str | None:

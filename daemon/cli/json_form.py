@@ -7,11 +7,19 @@ from typing import Any
 import msgspec
 
 from daemon import __version__
-from daemon.cli.answers import STATES, Explanation, Status, WatchStatus, seconds_since
+from daemon.cli.answers import (
+    STATES,
+    Explanation,
+    Status,
+    StepStatus,
+    WatchStatus,
+    seconds_since,
+)
 from daemon.cli.checks import Finding
 from daemon.core.model import Record, Row
 from daemon.core.texts import path_fields, readable, timestamp
 from daemon.engine.detection import Detection
+from daemon.engine.standing import Standing
 from daemon.errors import Problem
 
 _encode = msgspec.json.Encoder().encode
@@ -49,8 +57,24 @@ def _watch_json(watch: WatchStatus, now: int, *, running: bool) -> dict[str, Any
         "files": {state: watch.files.get(state, 0) for state in STATES},
         "oldest_ready_seconds": None if oldest is None else seconds_since(oldest, now),
         "next_retry_at": _time(watch.next_retry),
+        "steps": [_step_json(step, running=running) for step in watch.steps],
         "detection": _detection_json(watch.detection) if running else None,
         "removals": _removals_json(watch.detection),
+    }
+
+
+def _step_json(step: StepStatus, *, running: bool) -> dict[str, Any]:
+    """`running`: of the daemon; what it said of itself is of no use once it has gone."""
+    standing = step.standing if running else Standing()
+    return {
+        "name": step.name,
+        "waiting": step.waiting,
+        "running": step.running if running else 0,
+        "open_since": _time(standing.open_since),
+        "failures": standing.failures,
+        "error": standing.error,
+        "probe_at": _time(standing.probe_at),
+        "paused": standing.paused,
     }
 
 

@@ -14,11 +14,11 @@ from daemon.store.inspect import Inspection
 
 
 class Place(NamedTuple):
-    """Where the configuration says that things are: `roots` by the name of the watch."""
+    """What the configuration says of places and names: `roots` and `steps` by the watch's name."""
 
     state_dir: Path
     roots: dict[str, bytes]
-    steps: list[str]
+    steps: dict[str, list[str]]
 
     @property
     def database(self) -> Path:
@@ -34,7 +34,10 @@ def find_place(config: Path) -> Place:
     roots = {
         watch["name"]: os.fsencode(os.path.realpath(folder / watch["path"])) for watch in watches
     }
-    steps = [str(step.get("name")) for watch in watches for step in _tables(watch.get("step"))]
+    steps = {
+        watch["name"]: [str(step.get("name")) for step in _tables(watch.get("step"))]
+        for watch in watches
+    }
     return Place(locate.state_dir(raw, config), roots, steps)
 
 

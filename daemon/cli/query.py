@@ -17,13 +17,14 @@ import click
 import msgspec
 
 from daemon.cli import json_form, render, text_form
-from daemon.cli.answers import STATES, Status, WatchStatus, Widths
+from daemon.cli.answers import STATES, Status, StepStatus, WatchStatus, Widths
 from daemon.cli.options import config_option, json_option
 from daemon.cli.places import Place, all_watches, expect_watches, find_place, keys_of
 from daemon.core.model import Row
 from daemon.core.texts import shown
 from daemon.engine.clock import now_us
 from daemon.engine.detection import Detection
+from daemon.engine.standing import Standing, Standings, heard
 from daemon.locate import DATABASE
 from daemon.store.holder import holder_pid
 from daemon.store.inspect import Inspection, inspect
@@ -127,6 +128,7 @@ def _status(config: Path, place: Place, inspection: Inspection) -> Status:
             oldest[watch] = since
     retries = inspection.next_retries()
     detections = _detections(place, inspection)
+    steps = _steps(place, inspection)
     watches = [
         WatchStatus(
             name,
@@ -135,6 +137,7 @@ def _status(config: Path, place: Place, inspection: Inspection) -> Status:
             oldest.get(name),
             retries.get(name),
             detections.get(name),
+            steps.get(name, ()),
         )
         for name in dict.fromkeys([*place.roots, *files])
     ]
@@ -161,6 +164,33 @@ def _detections(place: Place, inspection: Inspection) -> dict[str, Detection]:
     return {name: found[name] for name in place.roots if name in found}
 
 
+def _steps(place: Place, inspection: Inspection) -> dict[str, list[StepStatus]]:
+    """Of each watch the steps that are configured, and others that files wait for all the same."""
+    counts = {(watch, step, state): n for watch, step, state, n in inspection.step_counts()}
+    names = {watch: dict.fromkeys(steps) for watch, steps in place.steps.items()}
+    for watch, step, _ in counts:
+        names.setdefault(watch, {})[step] = None
+    standings = inspection.steps()
+    return {
+        watch: [
+            StepStatus(
+                step,
+                counts.get((watch, step, "ready"), 0),
+                counts.get((watch, step, "processing"), 0),
+                _standings(standings.get(watch)).get(step, Standing()),
+            )
+            for step in steps
+        ]
+        for watch, steps in names.items()
+    }
+
+
+def _standings(text: str | None) -> Standings:
+    with suppress(msgspec.MsgspecError):
+        return heard(text) if text else {}
+    return {}
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -169,8 +199,9 @@ def _size(path: Path) -> int:
 
 
 def _widths(place: Place, inspection: Inspection) -> Widths:
+    steps = [step for names in place.steps.values() for step in names]
     names = [len(name) for name in all_watches(place, inspection)]
-    return Widths(max(names, default=1), max(map(len, place.steps), default=1))
+    return Widths(max(names, default=1), max(map(len, steps), default=1))
 
 
 def _matching(rows: Iterator[Row], glob: str | None) -> Iterator[Row]:

@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterator
 
 from daemon.cli.answers import Explanation, seconds_since
 from daemon.cli.evidence import Evidence, Scene, refused_by
-from daemon.cli.text_form import span
+from daemon.cli.text_form import shortened, span
 from daemon.config_steps import Step
 from daemon.core.model import Row
 from daemon.core.texts import readable
 
-_LONGEST = 300
 # Nothing is amiss with these, and they wait for nobody but the daemon.
 _WELL = frozenset({"ready", "processing", "done", "gone"})
 # While it does not run these stay as they are, and nobody minds.
@@ -32,7 +31,7 @@ def explained(scene: Scene, evidence: Evidence, confirmation: str) -> Explanatio
         sentences, state = [*_unknown(evidence)], None
     else:
         sentences, state = [*_STATES[row.state](row, evidence)], row.state
-        amiss = [*_disk(row, evidence, confirmation), *amiss]
+        amiss = [*_disk(row, evidence, confirmation), *_closed_to(row, scene, evidence), *amiss]
     waits = state not in _WELL or bool(amiss)
     return Explanation(evidence.key, state, waits, evidence.conditions, [*sentences, *amiss])
 
@@ -65,8 +64,20 @@ def _settling(row: Row, evidence: Evidence) -> Sentences:
 
 def _ready(row: Row, evidence: Evidence) -> Sentences:
     step = _step(row, evidence)
-    room = f", which takes {step.concurrency} at a time" if step else ""
-    yield f"It waits for a place in step {row.step}{room}, {_since(row, evidence)}."
+    limits = f", which takes {', '.join(_limits(step))}" if step else ""
+    yield f"It waits for a place in step {row.step}{limits}, {_since(row, evidence)}."
+    limit = evidence.watch.interruptions if evidence.watch else 0
+    if row.interruptions and row.interruptions + 1 >= limit:
+        died = f"The daemon died {_times(row.interruptions)} while a handler had it"
+        yield f"{died}: it runs alone, as soon as nothing else runs."
+
+
+def _limits(step: Step) -> Iterator[str]:
+    yield f"{step.concurrency} at a time"
+    if step.per_directory is not None:
+        yield f"{step.per_directory} of one folder"
+    if step.max_per_minute is not None:
+        yield f"{step.max_per_minute} a minute"
 
 
 def _processing(row: Row, evidence: Evidence) -> Sentences:
@@ -139,6 +150,21 @@ def _missing(evidence: Evidence, confirmation: str) -> Sentences:
         yield f"If it was meant to go: {confirmation}"
 
 
+def _closed_to(row: Row, scene: Scene, evidence: Evidence) -> Sentences:
+    """Where the step of a file that could be started takes none just now."""
+    standing = evidence.standing
+    if row.state != "ready" or not scene.running:
+        return
+    if standing.open_since is not None:
+        since = span(seconds_since(standing.open_since, evidence.now))
+        failures = f"{standing.failures} failures in a row that are no file's"
+        yield f"Step {row.step} is open for {since}, after {failures}: {shortened(standing.error)}."
+        probe = _in(standing.probe_at, evidence.now)
+        yield f"Its files wait and spend no attempt; the next of them tries it {probe}."
+    if standing.paused is not None:
+        yield f"Step {row.step} starts nothing for a moment: {standing.paused}."
+
+
 def _attendance(scene: Scene, evidence: Evidence) -> Sentences:
     """Whether anybody looks after it."""
     state = evidence.row.state if evidence.row else None
@@ -156,8 +182,7 @@ def _step(row: Row, evidence: Evidence) -> Step | None:
 
 
 def _error(row: Row) -> str:
-    error = (row.error or "no reason is on record").strip()
-    return error if len(error) <= _LONGEST else f"{error[:_LONGEST]} ..."
+    return shortened(row.error)
 
 
 def _times(count: int) -> str:
@@ -169,6 +194,10 @@ def _since(row: Row, evidence: Evidence) -> str:
 
 
 def _due(row: Row, evidence: Evidence) -> str:
-    if row.due_at is None or row.due_at <= evidence.now:
+    return _in(row.due_at, evidence.now)
+
+
+def _in(at: int | None, now: int) -> str:
+    if at is None or at <= now:
         return "at any moment"
-    return f"in {span(seconds_since(evidence.now, row.due_at))}"
+    return f"in {span(seconds_since(now, at))}"

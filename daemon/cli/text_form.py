@@ -18,12 +18,14 @@ from daemon.cli.checks import Finding
 from daemon.core.model import Record, Row
 from daemon.core.texts import shown, timestamp
 from daemon.engine.detection import Detection
+from daemon.engine.standing import Standing
 from daemon.errors import Problem
 from daemon.locate import DEFAULT_CONFIG
 
 _STATE_WIDTH = max(map(len, STATES))
 # Found by a scan because that is how they are found.
 _BY_DESIGN = frozenset({"start", "poll"})
+_LONGEST = 300
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
@@ -38,6 +40,9 @@ def of_status(status: Status, now: int) -> Iterator[str]:
     yield ""
     head = ["watch", "files", "oldest ready", "next retry", "states"]
     yield from _table([head, *(_watch_cells(watch, now) for watch in status.watches)])
+    if steps := [cells for watch in status.watches for cells in _step_cells(watch, status, now)]:
+        yield ""
+        yield from _table([["watch", "step", "waiting", "running", "state"], *steps])
     if notes := list(_notes(status)):
         yield ""
         yield from _table(notes)
@@ -54,6 +59,29 @@ def _watch_cells(watch: WatchStatus, now: int) -> list[str]:
         "-" if retry is None else _until(retry, now),
         ", ".join(present + gone) or "-",
     ]
+
+
+def _step_cells(watch: WatchStatus, status: Status, now: int) -> Iterator[list[str]]:
+    for step in watch.steps:
+        runs = status.pid is not None
+        counts = [str(step.waiting), str(step.running if runs else 0)]
+        state = of_standing(step.standing, now) if runs else "-"
+        yield [shown(watch.name), shown(step.name), *counts, state]
+
+
+def of_standing(standing: Standing, now: int) -> str:
+    """How a step stands, in a few words."""
+    if standing.open_since is None:
+        return f"paused: {standing.paused}" if standing.paused else "ok"
+    since = span(seconds_since(standing.open_since, now))
+    probe = "" if standing.probe_at is None else f", next try {_until(standing.probe_at, now)}"
+    return f"open for {since}{probe}: {shown(shortened(standing.error))}"
+
+
+def shortened(error: str | None) -> str:
+    """A handler may have much to say; this much of it goes into one sentence."""
+    text = (error or "no reason is on record").strip()
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 def _notes(status: Status) -> Iterator[list[str]]:

@@ -1,13 +1,14 @@
-"""What each tree knows of its own eyes, kept in the database for `status`."""
+"""What is kept in the database for `status`: how each tree sees, and how each step stands."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from daemon.engine.ledger import Ledger
+from daemon.engine.standing import Standings, told
 from daemon.engine.trees import Tree
 
 TURN_SECONDS = 1.0
@@ -64,3 +65,30 @@ class Snapshots:
 
 def _steady(tree: Tree) -> str:
     return replace(tree.detection, latency_us=None).told()
+
+
+class Bulletin:
+    """Writes down how the steps of each watch stand, whenever that has changed."""
+
+    def __init__(
+        self, watches: Iterable[str], ledger: Ledger, standings: Callable[[str], Standings]
+    ) -> None:
+        self._watches = list(watches)
+        self._ledger = ledger
+        self._standings = standings
+        self._kept: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Look for changes until cancelled."""
+        while True:
+            for watch in self._watches:
+                await self.keep(watch)
+            await asyncio.sleep(TURN_SECONDS)
+
+    async def keep(self, watch: str) -> None:
+        """Write it down now, if it has changed."""
+        text = told(self._standings(watch))
+        if self._kept.get(watch) != text:
+            keep = partial(self._ledger.store.keep_steps, watch, text)
+            await self._ledger.insist("write", keep)
+            self._kept[watch] = text

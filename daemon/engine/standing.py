@@ -1,18 +1,10 @@
 """How a step stands just now: what its lane knows beside the files, and `status` tells."""
 
-import asyncio
-from collections.abc import Callable, Iterable
-from functools import partial
-
 import msgspec
 from msgspec import Struct
 
-from daemon.engine.ledger import Ledger
 
-TURN_SECONDS = 1.0
-
-
-class Standing(Struct, omit_defaults=True):
+class Standing(Struct, omit_defaults=True, frozen=True):
     """Times in microseconds since the epoch.
 
     `open_since`: what the step needs could not be reached so often that its files are left alone:
@@ -43,30 +35,3 @@ def heard(text: str) -> Standings:
         msgspec.MsgspecError: another version wrote it.
     """
     return _decoder.decode(text)
-
-
-class Bulletin:
-    """Writes down how the steps of each watch stand, whenever that has changed."""
-
-    def __init__(
-        self, watches: Iterable[str], ledger: Ledger, standings: Callable[[str], Standings]
-    ) -> None:
-        self._watches = list(watches)
-        self._ledger = ledger
-        self._standings = standings
-        self._kept: dict[str, str] = {}
-
-    async def run(self) -> None:
-        """Look for changes until cancelled."""
-        while True:
-            for watch in self._watches:
-                await self.keep(watch)
-            await asyncio.sleep(TURN_SECONDS)
-
-    async def keep(self, watch: str) -> None:
-        """Write it down now, if it has changed."""
-        text = told(self._standings(watch))
-        if self._kept.get(watch) != text:
-            keep = partial(self._ledger.store.keep_steps, watch, text)
-            await self._ledger.insist("write", keep)
-            self._kept[watch] = text

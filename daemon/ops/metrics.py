@@ -19,10 +19,11 @@ from daemon.engine.detection import Mode
 from daemon.engine.dispatcher import Dispatcher
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
+from daemon.engine.lanes import Lane
 from daemon.engine.ledger import Ledger
 from daemon.engine.trees import Tree
 from daemon.errors import StoreError
-from daemon.store import StateCount
+from daemon.store import StateCount, StepCount
 
 # Prometheus gives up after ten.
 ANSWER_SECONDS = 5.0
@@ -52,6 +53,7 @@ class Stored(NamedTuple):
     """What the database answered."""
 
     counts: list[StateCount]
+    waiting: list[StepCount]
     seq: int
 
 
@@ -97,6 +99,33 @@ OF_WATCH = (
 )
 
 
+class OfStep(NamedTuple):
+    """A figure that each step has, and how it is read from its lane; the time is the loop's."""
+
+    name: str
+    about: str
+    read: Callable[[Lane, float], float]
+
+
+OF_STEP = (
+    OfStep(
+        "treewarden_step_running",
+        "Files that the step's handlers have",
+        lambda lane, _: len(lane.running),
+    ),
+    OfStep(
+        "treewarden_step_open",
+        "1 while what the step needs cannot be reached, and its files are left alone",
+        lambda lane, _: lane.breaker.is_open,
+    ),
+    OfStep(
+        "treewarden_step_paused",
+        "1 while nothing is started for a moment, for want of something",
+        lambda lane, now: now < lane.paused_until,
+    ),
+)
+
+
 class Snapshot(Collector):
     """The daemon at one moment; without what is stored while the database does not answer."""
 
@@ -112,7 +141,9 @@ class Snapshot(Collector):
         yield self._modes()
         yield self._missed()
         yield from self._work()
+        yield from self._steps()
         if self._stored:
+            yield self._waiting(self._stored.waiting)
             yield self._files(self._stored.counts)
             yield self._owed(self._stored.seq)
 
@@ -150,6 +181,22 @@ class Snapshot(Collector):
         yield _single("treewarden_handlers_running", about, len(engine.dispatcher.running))
         about = "Transitions that were committed"
         yield _single("treewarden_transitions_total", about, engine.ledger.committed)
+
+    def _steps(self) -> Iterator[Metric]:
+        now = asyncio.get_running_loop().time()
+        for name, about, read in OF_STEP:
+            family = _family(name, about, "watch", "step")
+            for lane in self._engine.dispatcher.lanes:
+                family.add_metric([lane.tree.name, lane.step.name], read(lane, now))
+            yield family
+
+    def _waiting(self, counts: list[StepCount]) -> Metric:
+        family = _family("treewarden_step_waiting", "Files that wait for the step", "watch", "step")
+        known = {(watch, step): n for watch, step, state, n in counts if state == "ready"}
+        for lane in self._engine.dispatcher.lanes:
+            name = (lane.tree.name, lane.step.name)
+            family.add_metric(name, known.get(name, 0))
+        return family
 
     def _files(self, counts: list[StateCount]) -> Metric:
         family = _family("treewarden_files", "Files by state", "watch", "state")
@@ -207,7 +254,8 @@ class Answers:
         store = self._engine.ledger.store
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                return Stored(await store.counts(), (await store.last_ids()).seq)
+                waiting = await store.step_counts()
+                return Stored(await store.counts(), waiting, (await store.last_ids()).seq)
         except (StoreError, TimeoutError):
             # Said on the log by whoever needs the database for the work.
             return None

@@ -14,6 +14,7 @@ import msgspec
 
 from daemon.core.model import Key, Record, Row
 from daemon.errors import NoDatabase, NotPermitted, StoreTooNew, StoreUnavailable
+from daemon.store import StepCount
 from daemon.store.queries import load_migrations, load_queries
 from daemon.store.rows import record_of, row_of
 
@@ -74,6 +75,14 @@ class Inspection:
     def detections(self) -> dict[str, str]:
         """How the changes of each watch are found, as the daemon last said: JSON, by watch."""
         return dict(self._ask("select_detections"))
+
+    def step_counts(self) -> list[StepCount]:
+        """How many files wait for each step, and are in it."""
+        return [StepCount(*values) for values in self._ask("select_step_counts")]
+
+    def steps(self) -> dict[str, str]:
+        """How the steps of each watch stand, as the daemon last said: JSON, by watch."""
+        return dict(self._ask("select_all_steps"))
 
     def files(self, watches: Sequence[str] = (), states: Sequence[str] = ()) -> Iterator[Row]:
         """Rows one by one, in the order of paths; without a choice, all of them."""

@@ -123,7 +123,7 @@ async def test_what_is_served_is_documented(engine: Open) -> None:
                     found[sample.name] = (family.type, set(sample.labels))
     assert found == documented()
     assert {label for _, labels in found.values() for label in labels} == {
-        *("watch", "state", "cause", "mode"),
+        *("watch", "state", "cause", "mode", "step"),
     }
 
 

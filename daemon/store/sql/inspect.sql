@@ -24,6 +24,14 @@ SELECT name FROM watches ORDER BY name;
 -- How the changes of each watch are found, as the daemon last said.
 SELECT name, detection FROM watches WHERE detection IS NOT NULL;
 
+-- name: select_step_counts
+-- How many files wait for each step, and are in it.
+SELECT watch, step, state, files FROM step_counts WHERE files > 0;
+
+-- name: select_all_steps
+-- How the steps of each watch stand, as the daemon last said.
+SELECT name, steps FROM watches WHERE steps IS NOT NULL;
+
 -- name: select_files
 -- Every file, in the order of paths, without a sort; the watches come as a JSON array, or NULL,
 -- twice: numbered parameters and a tuple do not go together from Python 3.12 on.
