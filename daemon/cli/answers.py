@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from daemon.core.model import Key, State
+from daemon.core.settle import Condition
 from daemon.engine.detection import Detection
 from daemon.engine.standing import Standing
 
@@ -56,14 +57,6 @@ class Widths(NamedTuple):
 
     watch: int
     step: int
-
-
-class Condition(NamedTuple):
-    """Something that has to be so before a file goes on, and whether it is; None: nobody knows."""
-
-    name: str
-    satisfied: bool | None
-    sentence: str
 
 
 class Explanation(NamedTuple):

@@ -6,21 +6,20 @@ from typing import NamedTuple
 
 import msgspec
 
-from daemon.cli.answers import Condition
 from daemon.cli.places import Place
 from daemon.cli.writers import writers_of
 from daemon.config import Watch, load
-from daemon.core.markers import Marker, is_current
 from daemon.core.model import Fingerprint, Key, Record, Row
 from daemon.core.policy import Matcher
-from daemon.core.settle import Look
-from daemon.core.texts import readable
+from daemon.core.settle import Condition, Look
 from daemon.engine.clock import now_us
 from daemon.engine.detection import Detection
 from daemon.engine.disk import Question, is_closed, look_at
 from daemon.engine.filesystems import must_poll
 from daemon.engine.identity import RootId, find_root
+from daemon.engine.names import Names
 from daemon.engine.standing import Standing, heard
+from daemon.engine.waiting import speaks_for, waits_for
 from daemon.errors import ConfigError
 from daemon.store.holder import holder_pid
 from daemon.store.inspect import Inspection
@@ -47,6 +46,12 @@ class Evidence(NamedTuple):
     def is_there(self) -> bool:
         """Something stands at the path, or it cannot be told."""
         return self.look.kind not in {"absent", "nowhere"}
+
+    @property
+    def is_over(self) -> bool:
+        """It is a manifest, and its set has settled."""
+        sets = [one.inventory for one in self.conditions if one.inventory is not None]
+        return self.row is None and bool(sets) and all(one.is_over for one in sets)
 
     @property
     def changed(self) -> bool:
@@ -80,9 +85,7 @@ def gather(scene: Scene, inspection: Inspection, key: Key) -> Evidence:
     row = inspection.find(key)
     history = inspection.history(row.id) if row else []
     look = _look(root, key) if root else Look("nowhere")
-    conditions = []
-    if watch and row and row.state == "settling" and look.seen:
-        conditions = conditions_of(watch, row, look.seen)
+    conditions = _conditions(inspection, watch, key, row, look) if watch else []
     last = history[-1] if history else None
     frozen = _frozen(inspection, key.watch)
     standing = _standing(inspection, row) if row else Standing()
@@ -108,14 +111,24 @@ def _look(root: bytes, key: Key) -> Look:
     return look_at(Question(root + b"/" + key.path, here))
 
 
-def conditions_of(watch: Watch, row: Row, seen: Fingerprint) -> list[Condition]:
-    """What has to be so before a file has settled, each by itself."""
-    found = [_quiet(watch, row, seen)]
+def _conditions(
+    inspection: Inspection, watch: Watch, key: Key, row: Row | None, look: Look
+) -> list[Condition]:
+    """What has to be so before a file, or the set of a manifest, has settled, each by itself."""
+
+    def rows(path: bytes) -> Row | None:
+        return inspection.find(Key(watch.name, path))
+
+    if look.seen is None:
+        return []
+    if row is None:
+        return speaks_for(watch, key.path, rows)
+    if row.state != "settling":
+        return []
+    found = [_quiet(watch, row, look.seen)]
     if watch.settle.writers == "probe":
-        found.append(_closed(watch.root + b"/" + row.key.path, seen))
-    if watch.settle.marker is not None:
-        found.append(_marked(watch.root, Marker(watch.settle.marker).marker_of(row.key.path), seen))
-    return found
+        found.append(_closed(watch.root + b"/" + key.path, look.seen))
+    return found + waits_for(watch, key.path, rows)
 
 
 def _quiet(watch: Watch, row: Row, seen: Fingerprint) -> Condition:
@@ -150,22 +163,14 @@ def _by_whom(seen: Fingerprint) -> str:
     return f" by {', '.join(who)}" if who else ", or mapped, by a process that cannot be seen here"
 
 
-def _marked(root: bytes, path: bytes, seen: Fingerprint) -> Condition:
-    marker = look_at(Question(root + b"/" + path)).seen
-    if marker is None:
-        return Condition(
-            "marker", satisfied=False, sentence=f"Its marker {readable(path)} is missing."
-        )
-    current = is_current(marker, seen)
-    words = "is there" if current else "is older than the file"
-    return Condition("marker", current, f"Its marker {readable(path)} {words}.")
-
-
 def refused_by(watch: Watch, path: bytes) -> str | None:
     """Why the watch never takes a file of this name."""
-    if watch.settle.marker is not None and Marker(watch.settle.marker).is_marker(path):
+    names = Names(watch)
+    if names.is_marker(path):
         return "It is a marker: it speaks for another file, and is none to its watch."
-    if Matcher(watch.include, watch.exclude).wants(path):
+    if names.is_manifest(path):
+        return "It is a manifest: it speaks for the files that it lists, and is none to its watch."
+    if names.matcher.wants(path):
         return None
     if Matcher((), watch.exclude).wants(path):
         return "No pattern of `include` fits it."

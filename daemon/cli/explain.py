@@ -25,9 +25,9 @@ def explain(config: Path, *, as_json: bool, watches: tuple[str, ...], path: str)
 
     PATH is absolute, or relative to the watched folder; where several watches have such a file, all
     are explained. Ask as the user that the daemon runs as, or as root: others may not see who has a
-    file open. Exit code 0 where nothing is amiss (done, gone, ready, processing), 1 where a file
-    waits for something: settling, failed, quarantined, held, not known, or not looked at yet. With
-    --json each file is one line.
+    file open. Exit code 0 where nothing is amiss (done, gone, ready, processing, or a manifest
+    whose files have settled), 1 where a file waits for something: settling, failed, quarantined,
+    held, not known, or not looked at yet. With --json each file is one line.
     """
     place = find_place(config)
     with inspect(place.database) as inspection:

@@ -17,6 +17,7 @@ from daemon.cli.answers import (
 )
 from daemon.cli.checks import Finding
 from daemon.core.model import Record, Row
+from daemon.core.settle import Condition
 from daemon.core.texts import path_fields, readable, timestamp
 from daemon.engine.detection import Detection
 from daemon.engine.standing import Standing
@@ -161,10 +162,22 @@ def of_explanation(found: Explanation, path: str) -> bytes:
             **path_fields("path", named),
             "state": found.state,
             "waits": found.waits,
-            "conditions": [condition._asdict() for condition in found.conditions],
+            "conditions": [_condition_json(condition) for condition in found.conditions],
             "sentences": [_valid(sentence) for sentence in found.sentences],
         }
     )
+
+
+def _condition_json(condition: Condition) -> dict[str, Any]:
+    """A set's with its manifest, and all of its members with what they lack."""
+    name, satisfied, sentence, inventory = condition
+    fields = {"name": name, "satisfied": satisfied, "sentence": _valid(sentence)}
+    if inventory is None:
+        return fields
+    members = [
+        {**path_fields("path", path), "lacks": lack} for path, lack in inventory.members.items()
+    ]
+    return {**fields, **path_fields("manifest", inventory.manifest), "members": members}
 
 
 def _valid(text: str) -> str:

@@ -8,6 +8,7 @@ from daemon.cli.text_form import shortened, span
 from daemon.config_steps import Step
 from daemon.core.model import Row
 from daemon.core.texts import readable
+from daemon.engine.waiting import named
 
 # Nothing is amiss with these, and they wait for nobody but the daemon.
 _WELL = frozenset({"ready", "processing", "done", "gone"})
@@ -32,7 +33,7 @@ def explained(scene: Scene, evidence: Evidence, confirmation: str) -> Explanatio
     else:
         sentences, state = [*_STATES[row.state](row, evidence)], row.state
         amiss = [*_disk(row, evidence, confirmation), *_closed_to(row, scene, evidence), *amiss]
-    waits = state not in _WELL or bool(amiss)
+    waits = not (state in _WELL or evidence.is_over) or bool(amiss)
     return Explanation(evidence.key, state, waits, evidence.conditions, [*sentences, *amiss])
 
 
@@ -54,6 +55,10 @@ def _unknown(evidence: Evidence) -> Sentences:
         scan = f"a scan, every {span(watch.reconcile)}, finds it at the latest"
         refused = refused_by(watch, evidence.key.path)
         yield refused or f"The daemon has not seen it yet: {scan}."
+        for condition in evidence.conditions:
+            yield condition.sentence
+            if condition.inventory is not None and condition.inventory.members:
+                yield f"Its members: {named(condition.inventory.members)}."
 
 
 def _settling(row: Row, evidence: Evidence) -> Sentences:
@@ -170,7 +175,7 @@ def _attendance(scene: Scene, evidence: Evidence) -> Sentences:
     state = evidence.row.state if evidence.row else None
     if evidence.key.watch not in scene.place.roots:
         yield "Its watch is no longer configured: nobody looks after it."
-    elif not scene.running and state not in _AT_REST:
+    elif not (scene.running or state in _AT_REST or evidence.is_over):
         yield "The daemon does not run."
     if scene.refused:
         yield f"The configuration would be refused now: {scene.refused}"

@@ -1,5 +1,7 @@
 """Has a file settled? The quiet time, and who has it open for writing. Pure."""
 
+from typing import Literal, NamedTuple
+
 from msgspec import Struct
 
 from daemon.core.model import Fingerprint
@@ -11,6 +13,37 @@ PROBE_LONGEST_US = 1_000_000
 BACKSTOP_US = 60_000_000
 # States of a file that has settled: another content would be a change.
 SETTLED = frozenset({"ready", "processing", "failed", "quarantined", "done"})
+
+# Why a member keeps its set back. `unread`: whether its checksum holds is not known.
+Lack = Literal[
+    "missing", "irregular", "unseen", "held", "unsettled", "newer", "mismatched", "unread"
+]
+_NOTHING = frozenset({None, "unread"})
+
+
+class Inventory(NamedTuple):
+    """A manifest's path, and its members in their order, each with what it lacks.
+
+    `settled`: how many of them have settled before, and are what they were then.
+    """
+
+    manifest: bytes
+    members: dict[bytes, Lack | None]
+    settled: int
+
+    @property
+    def is_over(self) -> bool:
+        """The whole set has settled, and nothing that is known has changed since."""
+        return self.settled == len(self.members) and not set(self.members.values()) - _NOTHING
+
+
+class Condition(NamedTuple):
+    """Something that has to be so before a file settles; `satisfied`: None where nobody knows."""
+
+    name: str
+    satisfied: bool | None
+    sentence: str
+    inventory: Inventory | None = None
 
 
 class Look(Struct, frozen=True, gc=False):

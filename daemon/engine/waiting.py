@@ -1,143 +1,167 @@
-"""What a settling file waits for beside its own quiet, in words: its marker, and its manifest.
+"""What a file waits for beside its own quiet, in words: its marker, and the set of its manifest.
 
-For whoever explains a file, from whichever process: asks only the disk, and blocks.
+For whoever explains a file, from whichever process. Blocks. A name stands in a sentence as
+`os.fsdecode` has it: who shows it escapes it.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import os
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 
 from daemon.config import Watch
-from daemon.core.manifest import MAX_BYTES, Fault
+from daemon.core.manifest import Fault
 from daemon.core.markers import is_current
 from daemon.core.model import Fingerprint
-from daemon.core.texts import shown
-from daemon.engine.disk import Question, look_at, seen_at
-from daemon.engine.reading import feed
-from daemon.engine.signs import Members, manifests, parse, upwards
-from daemon.engine.trees import Tree
+from daemon.core.settle import Condition, Inventory, Lack
+from daemon.engine.disk import seen_at
+from daemon.engine.inventory import Inspector, Listed, Rows
+from daemon.engine.names import Names
+from daemon.engine.signs import manifests, upwards
 
-# Manifests that are read for one file, the youngest first, and members that are named.
-MOST = 1_000
-NAMED = 3
-
-
-class Condition(NamedTuple):
-    """One thing that has to be so; `satisfied` is None where only the daemon finds out."""
-
-    name: str
-    satisfied: bool | None
-    sentence: str
-
-
-class Listed(NamedTuple):
-    """A manifest that names the file."""
-
-    path: bytes
-    seen: Fingerprint
-    members: Members
+# Manifests that are read for one file, the youngest first; of those that list it, so many are
+# compared with what is there.
+READ = 1_000
+COMPARED = 10
+# Names in a sentence.
+NAMED = 10
+# What members lack, in words for one and for several, the most telling first.
+_LACKS: dict[Lack, tuple[str, str]] = {
+    "missing": ("is not there", "are not there"),
+    "irregular": ("is no regular file", "are no regular files"),
+    "unseen": ("cannot be looked at", "cannot be looked at"),
+    "held": ("is held back", "are held back"),
+    "unsettled": ("has not settled itself", "have not settled themselves"),
+    "newer": ("was changed after it was written", "were changed after it was written"),
+    "mismatched": ("has another checksum", "have other checksums"),
+}
 
 
-def waits_for(watch: Watch, path: bytes) -> list[Condition]:
-    """The marker and the manifest that the file at a path below the root needs, if it needs any."""
-    tree = Tree(watch)
-    seen = seen_at(tree.absolute(path))
+def waits_for(watch: Watch, path: bytes, rows: Rows) -> list[Condition]:
+    """What the file at a path below the root needs beside itself; nothing where there is none.
+
+    `rows`: what is on record of a path, for a member counts that has settled before.
+    """
+    names = Names(watch)
+    seen = seen_at(names.absolute(path))
+    if seen is None:
+        return []
+    if names.is_sign(path):
+        # Its row is of before its watch knew of signs.
+        sentence = "It has the name of a marker or a manifest, which is no file to its watch."
+        return [Condition("sign", satisfied=False, sentence=sentence)]
     found = []
-    if seen is not None and tree.marker is not None:
-        found.append(_marker(tree, path, seen))
-    if seen is not None and tree.manifests is not None:
-        found.append(_manifest(tree, path, seen))
+    if names.marker is not None:
+        found.append(_marker(names, names.marker.marker_of(path), seen))
+    if names.manifests is not None:
+        found.append(_manifest(names, path, seen, Inspector(names, rows)))
     return found
 
 
-def _marker(tree: Tree, path: bytes, seen: Fingerprint) -> Condition:
-    absolute = tree.marker_of(path)
-    if absolute is None:
-        return Condition("marker", None, "It is a marker itself, and needs none.")
-    name = f"Its marker '{shown(absolute.rpartition(b'/')[2])}'"
-    marker = seen_at(absolute)
+def speaks_for(watch: Watch, path: bytes, rows: Rows) -> list[Condition]:
+    """Where there is a manifest at this path: what its set waits for."""
+    names = Names(watch)
+    if not names.is_manifest(path) or seen_at(names.absolute(path)) is None:
+        return []
+    inspector = Inspector(names, rows)
+    listed = inspector.read(path)
+    if isinstance(listed, Fault):
+        sentence = f"It cannot be used: {listed}."
+        return [Condition("manifest", satisfied=False, sentence=sentence)]
+    return [_set("It", inspector, listed)]
+
+
+def _marker(names: Names, path: bytes, seen: Fingerprint) -> Condition:
+    marker, name = seen_at(names.absolute(path)), f"Its marker {_name(path)}"
     if marker is None:
         return Condition("marker", satisfied=False, sentence=f"{name} is not there.")
     if not is_current(marker, seen):
-        sentence = f"{name} is older than the file, and counts only when it is made anew."
-        return Condition("marker", satisfied=False, sentence=sentence)
+        return Condition("marker", satisfied=False, sentence=_too_old(name))
     return Condition("marker", satisfied=True, sentence=f"{name} is there.")
 
 
-def _manifest(tree: Tree, path: bytes, seen: Fingerprint) -> Condition:
+def _manifest(names: Names, path: bytes, seen: Fingerprint, inspector: Inspector) -> Condition:
     """Of the manifests that name it, the one with which it would settle, or the youngest."""
+    found = [each for directory in upwards(path) for each in manifests(names, directory).items()]
+    found.sort(key=lambda each: each[1].mtime_ns, reverse=True)
     faults: list[str] = []
-    conditions = [_set(tree, seen, listed) for listed in _listing(tree, path, faults)]
-    for condition in conditions:
+    listing = _listing([manifest for manifest, _ in found], path, inspector, faults)
+    conditions = []
+    for listed in islice(listing, COMPARED):
+        condition = _member(path, seen, inspector, listed)
         if condition.satisfied is not False:
             return condition
+        conditions.append(condition)
     if conditions:
         return conditions[0]
-    unusable = f" But {faults[0]}." if faults else ""
-    sentence = f"No manifest in its directory or above names it.{unusable}"
+    sentence = _unnamed([manifest for manifest, _ in found]) + (f" {faults[0]}" if faults else "")
     return Condition("manifest", satisfied=False, sentence=sentence)
 
 
-def _listing(tree: Tree, path: bytes, faults: list[str]) -> Iterator[Listed]:
-    """The manifests that name a file, the youngest first; what is wrong with any on the way."""
-    found = [each for directory in upwards(path) for each in manifests(tree, directory).items()]
-    found.sort(key=lambda each: each[1].mtime_ns, reverse=True)
-    for manifest, seen in found[:MOST]:
-        members = _read(tree, manifest, seen)
-        if isinstance(members, Fault):
-            faults.append(f"'{shown(manifest)}' cannot be used: {members}")
-        elif path in members:
-            yield Listed(manifest, seen, members)
+def _listing(
+    found: Sequence[bytes], path: bytes, inspector: Inspector, faults: list[str]
+) -> Iterator[Listed]:
+    """The manifests that name a file; what is wrong with any on the way."""
+    for manifest in found[:READ]:
+        listed = inspector.read(manifest)
+        if isinstance(listed, Fault):
+            faults.append(f"{_name(manifest)} cannot be used: {listed}.")
+        elif path in listed.members:
+            yield listed
 
 
-def _read(tree: Tree, path: bytes, seen: Fingerprint) -> Members | Fault:
-    chunks: list[bytes] = []
-    try:
-        feed(tree.absolute(path), seen, chunks.append, lambda: True, MAX_BYTES + 1)
-    except OSError as error:
-        return Fault(None, error.strerror or str(error))
-    return parse(tree, path, b"".join(chunks))
+def _unnamed(found: Sequence[bytes]) -> str:
+    if not found:
+        return "It waits for a manifest that names it: there is none in its directory or above."
+    return f"No manifest in its directory or above names it. There are: {named(found)}."
 
 
-def _set(tree: Tree, seen: Fingerprint, listed: Listed) -> Condition:
-    """What is wrong with a set, the worst of it."""
-    count = len(listed.members)
-    name = f"Its manifest '{shown(listed.path)}'"
+def _member(path: bytes, seen: Fingerprint, inspector: Inspector, listed: Listed) -> Condition:
+    name = f"Its manifest {_name(listed.path)}"
     if seen.mtime_ns > listed.seen.mtime_ns:
-        sentence = f"{name} is older than the file, and counts only when it is made anew."
-        return Condition("manifest", satisfied=False, sentence=sentence)
-    for one, several, paths in _amiss(tree, listed):
-        if paths:
-            words = f"{len(paths)} {one if len(paths) == 1 else several}: {_names(paths)}"
-            sentence = f"{name} lists {count} members, of which {words}"
-            return Condition("manifest", satisfied=False, sentence=sentence)
-    sentence = f"{name} and all of its members ({count}) are there"
-    if any(member.checksum for member in listed.members.values()):
-        return Condition("manifest", None, f"{sentence}; whether its checksums hold is not known.")
-    return Condition("manifest", satisfied=True, sentence=f"{sentence}.")
+        return Condition("manifest", satisfied=False, sentence=_too_old(name))
+    return _set(name, inspector, listed, path)
 
 
-def _amiss(tree: Tree, listed: Listed) -> list[tuple[str, str, list[bytes]]]:
-    """Members by what is wrong with them, in words for one and for several."""
-    missing: list[bytes] = []
-    unsettled: list[bytes] = []
-    newer: list[bytes] = []
-    for path in listed.members:
-        marker = tree.marker_of(path)
-        absolute = tree.absolute(path)
-        look = look_at(Question(absolute, None, tree.quiet, tree.probe, marker=marker))
-        if look.seen is None:
-            missing.append(path)
-        elif not look.settled:
-            unsettled.append(path)
-        elif look.seen.mtime_ns > listed.seen.mtime_ns:
-            newer.append(path)
-    return [
-        ("is not there", "are not there", missing),
-        ("has not settled itself", "have not settled themselves", unsettled),
-        ("was changed after it was written", "were changed after it was written", newer),
-    ]
+def _set(subject: str, inspector: Inspector, listed: Listed, *first: bytes) -> Condition:
+    """What keeps a set back: all of it."""
+    inventory = inspector.take(listed, first)
+    count = len(inventory.members)
+    lacking = list(_lacking(inventory))
+    there = f"{subject} and all of its members ({count}) are there"
+    satisfied: bool | None = not lacking
+    if not count:
+        words = f"{subject} lists no members"
+    elif lacking:
+        words = f"{subject} lists {count} members, of which {'; '.join(lacking)}"
+    elif inventory.is_over:
+        words = f"{subject} lists {count} members, and all of them have settled"
+    elif not inspector.has_settled(listed.path):
+        satisfied, words = False, f"{subject} has not settled itself"
+    elif unread := sum(lack == "unread" for lack in inventory.members.values()):
+        satisfied = None
+        words = f"{there}; whether the checksums of {unread} of them hold is not known"
+    elif any(member.checksum for member in listed.members.values()):
+        words = f"{there}, and their checksums hold"
+    else:
+        words = there
+    return Condition("manifest", satisfied, f"{words}.", inventory)
 
 
-def _names(paths: Sequence[bytes]) -> str:
-    more = ", ..." if len(paths) > NAMED else "."
-    return ", ".join(f"'{shown(path)}'" for path in paths[:NAMED]) + more
+def _lacking(inventory: Inventory) -> Iterator[str]:
+    for lack, (one, several) in _LACKS.items():
+        if paths := [path for path, lacks in inventory.members.items() if lacks == lack]:
+            yield f"{len(paths)} {one if len(paths) == 1 else several}: {named(paths)}"
+
+
+def named(paths: Collection[bytes]) -> str:
+    """The first few of these, each in quotes."""
+    more = ", ..." if len(paths) > NAMED else ""
+    return ", ".join(map(_name, islice(paths, NAMED))) + more
+
+
+def _name(path: bytes) -> str:
+    return f"'{os.fsdecode(path)}'"
+
+
+def _too_old(name: str) -> str:
+    return f"{name} is older than the file, and counts only when it is made anew."

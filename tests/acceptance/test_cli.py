@@ -311,10 +311,11 @@ def _modules_after(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_check_imports_nothing_slow(used: Site) -> None:
-    """It answers in under 100 ms as well, though it reads the patterns too, and all the rest."""
-    ended = _modules_after(["check", "-c", str(used.config)])
-    assert ended.returncode == 0, ended.stderr
+@pytest.mark.parametrize(("command", "code"), [(["check"], 0), (["explain", "a.txt"], 1)])
+def test_the_others_import_nothing_slow(used: Site, command: list[str], code: int) -> None:
+    """They answer in under 100 ms as well, though they read the patterns too, and all the rest."""
+    ended = _modules_after([*command, "-c", str(used.config)])
+    assert ended.returncode == code, ended.stderr
     assert HEAVY & set(ended.stderr.split()) == {"pathspec"}
 
 

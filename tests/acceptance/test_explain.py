@@ -93,24 +93,6 @@ def test_a_file_whose_writers_do_not_matter(site: Site) -> None:
     assert sentences[1:] == ["The daemon does not run."]
 
 
-def test_a_marker_that_is_missing(site: Site) -> None:
-    """Its path is named; one from before the file does not count, and is none of the files."""
-    site.configure(site.watch(TRUE, settle='quiet = "1h"\nmarker = "{name}.done"'))
-    (site.tree / "d").mkdir()
-    (site.tree / "d/a").touch()
-    site.start().ready().stop()
-    _, found, sentences = told(site, "d/a")
-    assert conditions(found)["marker"] is False
-    assert "Its marker d/a.done is missing." in sentences
-    (site.tree / "d/a.done").touch()
-    assert conditions(told(site, "d/a")[1])["marker"] is True
-    os.utime(site.tree / "d/a.done", (1, 1))
-    _, found, sentences = told(site, "d/a")
-    assert conditions(found)["marker"] is False
-    assert "Its marker d/a.done is older than the file." in sentences
-    assert told(site, "d/a.done")[2][0].startswith("It is a marker: ")
-
-
 def test_a_file_that_failed(site: Site) -> None:
     """With the handler's words, which failure of how many it was, and when it is tried again."""
     site.configure(site.watch(JUDGE.format(1) + LATER))
