@@ -25,11 +25,10 @@ from daemon.engine.evidence import Evidence
 from daemon.engine.journal import Journal
 from daemon.engine.locks import LockMap, Slot
 from daemon.engine.signs import Members
+from daemon.engine.slices import slices
 from daemon.engine.trees import Tree
 from daemon.engine.turns import Turn
 
-# Members that are looked at in one go: others want their looks as well.
-CHUNK = 256
 # Members whose checksums are asked for at once, so that their thread need not wait for the loop.
 AHEAD = 8
 # Checksums in memory that were found to hold: two sets of the largest size.
@@ -102,7 +101,7 @@ class Deliveries:
             return Verdict("later", look.seen, at=_again_at(delivery, look))
         if isinstance(members, Fault):
             return Verdict("faulty", look.seen)
-        turns = [_turn(delivery, path, Slot(), stood) for path in members]
+        turns = await _turns(delivery, ((path, Slot()) for path in members), stood)
         unfit = await self._unfit(delivery, turns) or await self._wrong(delivery, members, turns)
         return unfit or await self._conclude(delivery, members, stood)
 
@@ -124,7 +123,7 @@ class Deliveries:
         with self._held(delivery.tree, members) as slots:
             if slots is None:
                 return Verdict("busy", delivery.seen)
-            turns = [_turn(delivery, path, slot, stood) for path, slot in slots.items()]
+            turns = await _turns(delivery, slots.items(), stood)
             if unfit := await self._unfit(delivery, turns):
                 return unfit
             for turn in turns:
@@ -167,8 +166,8 @@ class Deliveries:
 
         Of those that lack nothing but their digest the last: by then all of them are read.
         """
-        waiting, verdict = iter(turns), None
-        while chunk := list(islice(waiting, CHUNK)):
+        verdict = None
+        for chunk in slices(turns):
             await self._evidence.gather(chunk)
             for turn in (turn for turn in chunk if not _is_fit(turn, delivery.seen)):
                 verdict = Verdict("waits", delivery.seen, turn.key.path)
@@ -236,6 +235,16 @@ class Deliveries:
             reason="a manifest does not hold, and its files do not settle",
             error=fault,
         )
+
+
+async def _turns(
+    delivery: Delivery, slots: Iterable[tuple[bytes, Slot]], stood: Stood
+) -> list[Turn]:
+    turns: list[Turn] = []
+    for chunk in slices(slots):
+        turns += [_turn(delivery, path, slot, stood) for path, slot in chunk]
+        await asyncio.sleep(0)
+    return turns
 
 
 def _turn(delivery: Delivery, path: bytes, slot: Slot, stood: Stood) -> Turn:

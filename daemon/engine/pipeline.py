@@ -25,6 +25,7 @@ from daemon.engine.ledger import Ledger
 from daemon.engine.locks import LockMap
 from daemon.engine.moves import Moves
 from daemon.engine.patience import Patience
+from daemon.engine.slices import SLICE, slices
 from daemon.engine.trees import Tree
 from daemon.engine.turns import Turn
 from daemon.errors import StoreUnavailable
@@ -213,9 +214,11 @@ class Pipeline:
 
     async def _settle_all(self, turns: Sequence[Turn]) -> None:
         """Settle the members of a set, whose paths are held, in one transaction."""
-        for turn in turns:
-            turn.result = self._judge(turn, "settle")
-        await self._commit(turns)
+        for some in slices(turns):
+            for turn in some:
+                turn.result = self._judge(turn, "settle")
+            await asyncio.sleep(0)
+        await self._commit([turn for turn in turns if turn.transitions])
 
     async def _commit(self, turns: Sequence[Turn]) -> Sequence[Turn]:
         """Commit what was decided and do what follows; returns those that lost their race."""
@@ -224,15 +227,14 @@ class Pipeline:
         transitions = [each for turn in turns for each in turn.transitions]
         rows = iter(await self._ledger.commit(transitions))
         lost = []
-        for turn in turns:
-            committed = [self._committed(turn, each, next(rows)) for each in turn.transitions]
-            own = committed[0]
+        for number, turn in enumerate(turns, 1):
+            own, *_ = [self._committed(turn, each, next(rows)) for each in turn.transitions]
             turn.slot.row = own.after if own else None
+            turn.result = own
             if own is None:
-                turn.result = None
                 lost.append(turn)
-            else:
-                turn.result = own
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
         return lost
 
     def _committed(self, turn: Turn, decision: Transition, after: Row | None) -> Transition | None:
