@@ -1,4 +1,4 @@
-"""What a file waits for beside its own quiet, in words: its marker, and the set of its manifest.
+"""What a file waits for beside its own quiet, in words: its marker, its set, its digest.
 
 For whoever explains a file, from whichever process. Blocks. A name stands in a sentence as
 `os.fsdecode` has it: who shows it escapes it.
@@ -54,6 +54,9 @@ def waits_for(watch: Watch, path: bytes, rows: Rows) -> list[Condition]:
         found.append(_marker(names, names.marker.marker_of(path), seen))
     if names.manifests is not None:
         found.append(_manifest(names, path, seen, Inspector(names, rows)))
+    if watch.identity == "content":
+        sentence = "When nothing else is missing it is read, and settles with its digest."
+        found.append(Condition("digest", None, sentence))
     return found
 
 

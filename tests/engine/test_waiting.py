@@ -78,6 +78,14 @@ def test_nothing_to_wait_for(tmp_path: Path, settle: dict[str, str]) -> None:
     assert sentences(tmp_path, b"a" if not settle else b"none", **settle) == []
 
 
+def test_digest(tmp_path: Path) -> None:
+    """Where a watch goes by content its files are read first; how far that is nobody else knows."""
+    put(tmp_path, b"a")
+    watch = Watch(name="incoming", path=tmp_path, identity="content")
+    (one,) = waits_for(watch, b"a", nothing_known)
+    assert (one.name, one.satisfied) == ("digest", None)
+
+
 @pytest.mark.parametrize("name", [b"a.manifest", b"a.done"])
 def test_a_sign_that_was_a_file_before(tmp_path: Path, name: bytes) -> None:
     """Its row is of before the watch knew of signs: it never settles, and says so."""
@@ -181,6 +189,22 @@ def test_checksums(tmp_path: Path) -> None:
     words = f"{there}; whether the checksums of 1 of them hold is not known."
     assert manifest(tmp_path, b"x.manifest") == (None, words)
     assert manifest(tmp_path, b"b")[0] is None
+
+
+def test_its_own_checksum_comes_first(tmp_path: Path) -> None:
+    """Before those of members so large that nothing else is read; a set that is over stays so."""
+    put(tmp_path, b"a")
+    os.truncate(put(tmp_path, b"large"), READ)
+    wrong = hashlib.sha256(b"other").hexdigest()
+    put(tmp_path, b"x.manifest", f"{wrong}  large\n{wrong}  a\n".encode())
+    found = condition_of(tmp_path, b"a").inventory
+    assert found is not None
+    assert found.members == {b"large": "unread", b"a": "mismatched"}
+    right = hashlib.sha256(b"x").hexdigest()
+    put(tmp_path, b"x.manifest", f"{right}  a\n{wrong}  large\n".encode())
+    over = condition_of(tmp_path, b"a", on_record(tmp_path, a="done", large="done"))
+    assert over.inventory is not None
+    assert over.inventory.is_over
 
 
 def test_a_checksum_that_may_be_of_two_algorithms(tmp_path: Path) -> None:
