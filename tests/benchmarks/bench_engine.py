@@ -30,17 +30,14 @@ from statemachine import State, StateMachine
 from daemon.cli.harness import open_rig
 from daemon.config import Settle, Watch
 from daemon.core.model import Fingerprint, Key, Row, Transition, Trigger
-from daemon.store.queries import for_rows, load_migrations, load_queries
+from daemon.store.queries import FILE_COLUMNS, for_rows, load_migrations, load_queries
 from daemon.store.rows import record_of_transition, record_values, row_values
 
 SQL = load_queries("queries.sql")
 INSERT = for_rows(SQL["insert_transitions"], 1, 19)
 # What a transition changes of its row, as one plain statement for each of many rows.
-UPDATE = """UPDATE files SET
-    state = ?, version = ?, step = ?, plan = ?, attempt = ?, failures = ?, interruptions = ?,
-    size = ?, mtime_ns = ?, ctime_ns = ?, ino = ?, dev = ?, done = ?, at = ?, due_at = ?, error = ?,
-    digest = ?
-WHERE id = ? AND version = ?"""
+_MOVED = " = ?, ".join(FILE_COLUMNS.split(", ")[4:])
+UPDATE = f"UPDATE files SET {_MOVED} = ? WHERE id = ? AND version = ?"  # noqa: S608 - our columns
 IN_FLIGHT = (10, 100, 1000)
 
 
@@ -154,7 +151,7 @@ def prepared(folder: Path, in_flight: int) -> Path:
         for script in load_migrations():
             db.executescript(script)
         db.executemany(
-            for_rows(SQL["insert_files_if_new"], 1, 23),
+            for_rows(SQL["insert_files_if_new"], 1, FILE_COLUMNS.count(",") + 1),
             [row_values(row_at(n + 1, 1)) for n in range(in_flight)],
         )
     db.close()
