@@ -45,8 +45,12 @@ def for_rows(sql: str, rows: int, columns: int) -> str:
 
 
 def in_order(sql: str, queue: Queue) -> str:
-    """The statement with the `{index}` of a queue, and the `{key}` that it is in the order of."""
+    """The statement with the `{index}` of a queue, and the `{key}` that it is in the order of.
+
+    `{folder}`: what the index has before that where the queue is taken by directory.
+    """
     key = "name" if queue.in_folders and queue.order == "name" else _KEYS[queue.order]
+    sql = sql.replace("{folder}", "directory, " if queue.in_folders else "")
     return sql.replace("{index}", queue.index_name or "").replace("{key}", key)
 
 

@@ -119,7 +119,8 @@ SELECT {columns} FROM files WHERE state = 'ready' AND watch = ? AND step = ? ORD
 -- name: create_ready_index
 -- Finds the next of what is ready in an order of its own; a transition that neither comes from
 -- `ready` nor leads there costs nothing for it.
-CREATE INDEX IF NOT EXISTS {index} ON files (watch, step, rank, {key}) WHERE state = 'ready';
+CREATE INDEX IF NOT EXISTS {index} ON files (watch, step, rank, {folder}{key})
+WHERE state = 'ready';
 
 -- name: select_ready_indexes
 -- Which such indexes are there?
@@ -165,8 +166,8 @@ UPDATE watches SET ranked_by = ? WHERE name = ?;
 
 -- name: select_starts
 -- When a step was started last, the latest first, since a moment: back to the first transition
--- that is older, for `seq` grows with the time.
-SELECT t.at FROM transitions AS t JOIN files AS f ON f.id = t.file_id
+-- that is older, for `seq` grows with the time. CROSS: the files come second, or all are read.
+SELECT t.at FROM transitions AS t CROSS JOIN files AS f ON f.id = t.file_id
 WHERE t.seq > coalesce((SELECT seq FROM transitions WHERE at <= ? ORDER BY seq DESC LIMIT 1), 0)
     AND t.trigger = 'start' AND f.watch = ? AND t.step = ?
 ORDER BY t.seq DESC LIMIT ?;
