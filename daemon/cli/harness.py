@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ class TellingJournal(Journal):
         super().__init__(output, store, position, level, node)
         self.news = asyncio.Event()
 
-    def committed(self, records: list[Record]) -> None:
+    def committed(self, records: Sequence[Record], lines: bytes | None = None) -> None:
         """See `Journal`."""
-        super().committed(records)
+        super().committed(records, lines)
         self.news.set()
 
 

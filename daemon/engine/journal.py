@@ -7,7 +7,9 @@ written first, so a line may come twice, and is never missing.
 import asyncio
 import errno
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
 
 from daemon.core.model import Key, Record, Refused, Row, Trigger
 from daemon.core.texts import path_fields
@@ -31,6 +33,14 @@ MARK_SECONDS = 0.25
 _GONE = frozenset({errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ENOTCONN})
 
 
+class Chunk(NamedTuple):
+    """Lines to be written in one piece. `seq`: of the last transition in it, if there is any."""
+
+    text: bytes
+    lines: int
+    seq: int | None = None
+
+
 class Journal:
     """Renders lines at once, writes them from its own task, and catches up from the database."""
 
@@ -40,7 +50,11 @@ class Journal:
         self._node = node
         logger = make_logger(level, self._append)
         self._write_at = {name: getattr(logger, name) for name in LEVELS}
-        self._lines: deque[tuple[bytes, int | None]] = deque()
+        self._rendered_now: list[bytes] = []
+        logger = make_logger(level, self._rendered_now.append)
+        self._render_at = {name: getattr(logger, name) for name in LEVELS}
+        self._chunks: deque[Chunk] = deque()
+        self._waiting = 0
         self._wake = asyncio.Event()
         # Set while every line there is has been written, or the output is gone.
         self.caught_up = asyncio.Event()
@@ -58,13 +72,26 @@ class Journal:
         """The `seq` up to which every transition has its line."""
         return self._position
 
-    def committed(self, records: list[Record]) -> None:
-        """These are in the database now."""
+    def render(self, records: Sequence[Record]) -> bytes | None:
+        """The lines that these will have once they are committed; None while they are not wanted.
+
+        So that it can be done while the commit waits for the disk, which has nothing to do with it.
+        """
+        if self._behind or self.error is not None:
+            return None
+        for level, group in groupby(records, level_of):
+            self._render_at[level]("", _records=list(group))
+        lines = b"".join(self._rendered_now)
+        self._rendered_now.clear()
+        return lines
+
+    def committed(self, records: Sequence[Record], lines: bytes | None = None) -> None:
+        """These are in the database now; `lines` is what `render` gave for them."""
         self._commits += 1
-        if len(self._lines) + len(records) > BUFFER:
+        if self._waiting + len(records) > BUFFER:
             self._behind = True
         if not self._behind:
-            self._render(records)
+            self._take(records, lines)
         self._rouse()
 
     def doubtful(self) -> None:
@@ -106,7 +133,7 @@ class Journal:
     async def run(self) -> None:
         """Write lines until closed; catch up from the database whenever it is behind."""
         while True:
-            if self._lines:
+            if self._chunks:
                 await self._write()
             elif self.error is None and self._behind:
                 await self._catch_up()
@@ -125,7 +152,7 @@ class Journal:
 
     def _say(self, level: str, event: str, **fields: Any) -> None:  # noqa: ANN401
         """Write what is in no database. When nobody reads, it is counted, not kept."""
-        if len(self._lines) > 2 * BUFFER:
+        if self._waiting > 2 * BUFFER:
             self._dropped += 1
         else:
             self._write_at[level](event, **fields)
@@ -135,17 +162,25 @@ class Journal:
         self.caught_up.clear()
         self._wake.set()
 
-    def _append(self, line: bytes, seq: int | None) -> None:
-        if self.error is None:
-            self._lines.append((line, seq))
+    def _append(self, line: bytes) -> None:
+        self._keep(Chunk(line, 1))
 
-    def _render(self, records: list[Record]) -> None:
-        for record in records:
-            if record.seq <= self._rendered:
-                # Read back from the database before its writer told us of it.
-                continue
-            self._write_at[level_of(record)](record.event, _record=record)
-            self._rendered = record.seq
+    def _keep(self, chunk: Chunk) -> None:
+        # Lines that the level leaves out are not there.
+        if self.error is None and chunk.text:
+            self._chunks.append(chunk)
+            self._waiting += chunk.lines
+
+    def _take(self, records: Sequence[Record], lines: bytes | None) -> None:
+        if records and records[0].seq <= self._rendered:
+            # Read back from the database before their writer told us of them.
+            records, lines = [each for each in records if each.seq > self._rendered], None
+        if not records:
+            return
+        if lines is None:
+            lines = self.render(records) or b""
+        self._rendered = records[-1].seq
+        self._keep(Chunk(lines, len(records), self._rendered))
 
     async def _catch_up(self) -> None:
         commits = self._commits
@@ -155,22 +190,30 @@ class Journal:
             # The ledger says so on the log; here it is enough to come back.
             await asyncio.sleep(RETRY_SECONDS)
             return
-        self._render(records)
+        self._behind = False
+        self._take(records, None)
         # Whatever was committed while we read is in the database only: read once more.
         self._behind = len(records) == OWED_BATCH or commits != self._commits
 
     async def _write(self) -> None:
-        """Write what waits, as one chunk; it leaves the buffer only when the kernel has it."""
-        lines = [self._lines[i] for i in range(min(len(self._lines), OWED_BATCH))]
-        upto = self._rendered if len(lines) == len(self._lines) else lines[-1][1]
+        """Write what waits, as one piece; it leaves the buffer only when the kernel has it."""
+        chunks, count = [], 0
+        for chunk in self._chunks:
+            if count >= OWED_BATCH:
+                break
+            chunks.append(chunk)
+            count += chunk.lines
+        written = max((chunk.seq or 0 for chunk in chunks), default=0)
+        upto = self._rendered if len(chunks) == len(self._chunks) else written
         try:
-            await self._output.write(b"".join(line for line, _ in lines))
+            await self._output.write(b"".join([chunk.text for chunk in chunks]))
         except OSError as error:
             await self._cannot_write(error)
             return
-        for _ in lines:
-            self._lines.popleft()
-        self._position = max(self._position, upto or 0)
+        for _ in chunks:
+            self._chunks.popleft()
+        self._waiting -= count
+        self._position = max(self._position, upto)
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             self.daemon("degraded", "warning", reason="the log's reader stalled", dropped=dropped)
@@ -181,7 +224,8 @@ class Journal:
             await asyncio.sleep(RETRY_SECONDS)
             return
         self.error = error
-        self._lines.clear()
+        self._chunks.clear()
+        self._waiting = 0
         self._behind = True
 
     async def _mark(self) -> None:

@@ -146,6 +146,10 @@ class Ledger:
 
     async def _commit(self, transitions: Sequence[Transition]) -> list[Row | None]:
         batch = [self._number(transition) for transition in transitions]
+        records = [record for _, record in batch]
+        # While the database's thread waits for the disk this one would have nothing to do.
+        lines: list[bytes | None] = []
+        asyncio.get_running_loop().call_soon(lambda: lines.append(self._journal.render(records)))
         try:
             # A batch that was written though its writer was told otherwise wins on the next try.
             won = await self.insist(
@@ -157,8 +161,11 @@ class Ledger:
                 self._recent.pop(transition.before.key, None)
             self._journal.doubtful()
             raise
+        if all(won):
+            self._journal.committed(records, lines[0] if lines else None)
+        else:
+            self._journal.committed([each for each, ok in zip(records, won, strict=True) if ok])
         self.committed += sum(won)
-        self._journal.committed([pair[1] for pair, ok in zip(batch, won, strict=True) if ok])
         return [self._outcome(pair[0], ok) for pair, ok in zip(batch, won, strict=True)]
 
     def _outcome(self, transition: Transition, won: bool) -> Row | None:  # noqa: FBT001 - a fact

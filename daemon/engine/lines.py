@@ -3,7 +3,7 @@
 import os
 import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -36,7 +36,7 @@ _WHERE_THEY_APPLY = (
 )
 
 _encode = msgspec.json.Encoder().encode
-Sink = Callable[[bytes, int | None], None]
+Sink = Callable[[bytes], None]
 
 
 class _Line(Struct, omit_defaults=True, gc=False):
@@ -130,20 +130,22 @@ def _spelled(value: object) -> object:
     return readable(os.fsencode(value)) if isinstance(value, str) else value
 
 
-def _render(
-    _logger: object, level: str, event: EventDict
-) -> tuple[tuple[bytes, int | None], dict[str, Any]]:
+def _render(_logger: object, level: str, event: EventDict) -> tuple[tuple[bytes], dict[str, Any]]:
     """The last processor: keys in their documented order, as one line of JSON.
 
-    A committed transition comes as its `_record`, whose `seq` goes out with the line.
+    Committed transitions come as `_records`, any number in one go: 3 us less for each.
     """
-    record: Record | None = event.pop("_record", None)
-    if record is None:
-        return (_line(level, time.time_ns() // 1000, event), None), {}
+    records: Sequence[Record] | None = event.pop("_records", None)
+    if records is None:
+        return (_line(level, time.time_ns() // 1000, event),), {}
+    return (b"".join([_line_of(level, record) for record in records]),), {}
+
+
+def _line_of(level: str, record: Record) -> bytes:
     line = _usual(level, record)
     if line is None or len(line) > LONGEST:
         line = _line(level, record.at, {"event": record.event, **fields_of(record)})
-    return (line, record.seq), {}
+    return line
 
 
 def _usual(level: str, record: Record) -> bytes | None:
@@ -205,7 +207,7 @@ class _Sink:
 def make_logger(level: str, write: Sink) -> FilteringBoundLogger:
     """A structlog logger of our own: an object, for a module-level one stays with its first stream.
 
-    `write` receives each line with the `seq` of the `_record` that it is about, if of any.
+    `write` receives each line, and those of `_records` in one piece.
     """
     logger = structlog.wrap_logger(
         _Sink(write),

@@ -138,7 +138,7 @@ async def test_stalled_reader(
         for number in range(150):
             await committer.commit(journal, 20)
             journal.daemon("degraded", "warning", reason=f"{number}")
-            assert len(journal._lines) <= 2 * 300 + 1
+            assert journal._waiting <= 2 * 300 + 1
         assert not journal.caught_up.is_set()
         assert journal.position < 3_000
         reading = asyncio.create_task(asyncio.to_thread(drain))
@@ -175,7 +175,7 @@ async def test_closed_pipe(store: Store, committer: Committer) -> None:
             await caught_up(journal)
         assert journal.error is not None
         assert journal.error.errno == errno.EPIPE
-        assert (journal.position, len(journal._lines)) == (0, 0)
+        assert (journal.position, journal._waiting) == (0, 0)
     assert await store.journaled() == 0
 
 
@@ -337,3 +337,35 @@ def test_check_of_lines_is_awake() -> None:
     line: dict[str, Any] = {"event": "daemon.ready", "level": "loud", "watches": 1, "more": 1}
     faults = faults_of_line(cast("Any", line))
     assert len(faults) == 4
+
+
+async def test_lines_that_were_rendered_ahead(
+    store: Store, committer: Committer, log: Path
+) -> None:
+    """Lines made before the commit are those that come after it; without a commit none comes."""
+    async with journal_on(Output.to(str(log)), store) as journal:
+        await caught_up(journal)
+        records = await committer.write(3)
+        lines = journal.render(records)
+        await caught_up(journal)
+        assert journal._waiting == 0
+        assert ids(log) == []
+        journal.committed(records, lines)
+        await caught_up(journal)
+        assert ids(log) == [1, 2, 3]
+    assert await store.journaled() == 3
+
+
+async def test_rendered_ahead_and_read_back_meanwhile(
+    store: Store, committer: Committer, log: Path
+) -> None:
+    """What was read back from the database before its commit was told of has one line."""
+    async with journal_on(Output.to(str(log)), store) as journal:
+        await caught_up(journal)
+        lines = journal.render(records := await committer.write(2))
+        journal.doubtful()
+        await caught_up(journal)
+        journal.committed(records, lines)
+        await committer.commit(journal)
+        await caught_up(journal)
+    assert ids(log) == [1, 2, 3]

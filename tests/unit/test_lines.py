@@ -40,15 +40,15 @@ def record(**changes: Any) -> Record:
     return Record(**{**known, **changes})
 
 
-def written(event: str, **fields: Any) -> list[tuple[bytes, int | None]]:
-    lines: list[tuple[bytes, int | None]] = []
-    make_logger("debug", lambda line, seq: lines.append((line, seq))).log(20, event, **fields)
-    return lines
+def written(event: str, **fields: Any) -> bytes:
+    lines: list[bytes] = []
+    make_logger("debug", lines.append).log(20, event, **fields)
+    (line,) = lines
+    return line
 
 
 def line_of(made: Record) -> tuple[bytes, dict[str, Any]]:
-    ((raw, seq),) = written(made.event, _record=made)
-    assert seq == made.seq
+    raw = written("", _records=[made])
     line = json.loads(raw)
     assert faults_of_line(line) == []
     return raw, line
@@ -56,9 +56,8 @@ def line_of(made: Record) -> tuple[bytes, dict[str, Any]]:
 
 def test_keys_of_any_line() -> None:
     """Whatever the line is about, it begins with its time, its level and its event."""
-    ((raw, seq),) = written("daemon.started", node="n", pid=1)
+    raw = written("daemon.started", node="n", pid=1)
     assert list(json.loads(raw)) == ["timestamp", "level", "event", "node", "pid"]
-    assert seq is None
     raw, _ = line_of(record(path=b"\xff"))
     assert list(json.loads(raw))[:3] == ["timestamp", "level", "event"]
 
@@ -117,13 +116,13 @@ def test_short_line_is_whole() -> None:
 @pytest.mark.parametrize("field", ["reason", "error"])
 def test_line_about_the_daemon_is_not_too_long(field: str) -> None:
     """What a library has to say is cut as well."""
-    ((raw, _),) = written("daemon.degraded", node="n", **{field: "\x01" * 20_000})
+    raw = written("daemon.degraded", node="n", **{field: "\x01" * 20_000})
     assert len(raw) <= LONGEST + 1
 
 
 def test_text_that_is_not_unicode() -> None:
     """A lone surrogate, from a path of bytes in an error's text, costs neither line nor daemon."""
-    ((raw, _),) = written("daemon.watcher_restarted", node="n", reason="bad name: x\udcff")
+    raw = written("daemon.watcher_restarted", node="n", reason="bad name: x\udcff")
     assert json.loads(raw)["reason"].startswith("bad name: x")
 
 
@@ -150,6 +149,6 @@ def test_attempt_on_an_unknown_file() -> None:
 def test_filtered_level() -> None:
     """A line below the level is not made."""
     lines: list[bytes] = []
-    logger = make_logger("error", lambda line, _: lines.append(line))
+    logger = make_logger("error", lines.append)
     logger.log(30, "daemon.ready", node="n", watches=1)
     assert lines == []
