@@ -14,37 +14,54 @@ class Batcher(Generic[Question, Answer]):
     """Collects what is asked while the last batch is being answered; that is the next batch.
 
     No timer is needed: one question alone is answered at once, a thousand in one go. What is asked
-    together is answered together.
+    together is answered together. `at_once`: so many batches are being answered at a time.
     """
 
     def __init__(
         self,
         answer: Callable[[Sequence[Question]], Awaitable[Sequence[Answer]]],
         limit: int = 1024,
+        at_once: int = 1,
     ) -> None:
         self._answer = answer
         self._limit = limit
+        self._at_once = at_once
         self._asked: deque[Group[Question, Answer]] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        # A task is about to take what has been asked so far.
+        self._starting = False
 
     def ask(self, questions: Sequence[Question]) -> asyncio.Future[Sequence[Answer]]:
         """Resolves to the answers in order, or to the exception that the whole batch met."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Sequence[Answer]] = loop.create_future()
+        future: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
         self._asked.append((questions, future))
-        if self._task is None:
-            self._task = loop.create_task(self._work())
+        if not self._starting:
+            self._start()
         return future
 
     async def close(self) -> None:
         """Wait until all that was asked is answered."""
-        while self._task is not None:
-            await self._task
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _start(self) -> None:
+        if len(self._tasks) < self._at_once:
+            self._starting = True
+            task = asyncio.get_running_loop().create_task(self._work())
+            self._tasks.add(task)
 
     async def _work(self) -> None:
-        while self._asked:
-            await self._resolve(self._take())
-        self._task = None
+        self._starting = False
+        try:
+            while self._asked:
+                groups = self._take()
+                if self._asked:
+                    self._start()
+                await self._resolve(groups)
+        finally:
+            # Here, and not in a callback: whoever asks in between would wait for nobody.
+            if task := asyncio.current_task():
+                self._tasks.discard(task)
 
     def _take(self) -> list["Group[Question, Answer]"]:
         """Whole groups, up to the limit; a group that is larger comes alone."""

@@ -42,35 +42,41 @@ class LockMap:
         _pass_on(self._slots, key)
 
     def hold(self, key: Key) -> "Hold":
-        """Hold the path, for an `async with`. Who is cancelled while waiting leaves the line."""
+        """Take a place in the line of the path now, and hold it in the `async with` that follows.
+
+        Who is cancelled while waiting leaves the line.
+        """
         return Hold(self._slots, key)
 
 
 class Hold:
     """One turn. A class, for it is entered once a trigger, and contextlib's way costs 2 us more."""
 
-    __slots__ = ("_key", "_slots")
+    __slots__ = ("_key", "_slot", "_slots", "_turn")
 
     def __init__(self, slots: dict[Key, Slot], key: Key) -> None:
         self._slots = slots
         self._key = key
+        self._turn: asyncio.Future[None] | None = None
+        slot = slots.get(key)
+        if slot is None:
+            slot = slots[key] = Slot()
+        else:
+            self._turn = asyncio.get_running_loop().create_future()
+            if slot.waiting is None:
+                slot.waiting = deque()
+            slot.waiting.append(self._turn)
+        self._slot = slot
 
     async def __aenter__(self) -> Slot:
-        slot = self._slots.get(self._key)
-        if slot is None:
-            slot = self._slots[self._key] = Slot()
-        else:
-            await self._wait(slot)
-        return slot
+        if self._turn is not None:
+            await self._wait(self._turn)
+        return self._slot
 
     async def __aexit__(self, *_: object) -> None:
         _pass_on(self._slots, self._key)
 
-    async def _wait(self, slot: Slot) -> None:
-        turn = asyncio.get_running_loop().create_future()
-        if slot.waiting is None:
-            slot.waiting = deque()
-        slot.waiting.append(turn)
+    async def _wait(self, turn: asyncio.Future[None]) -> None:
         try:
             await turn
         except asyncio.CancelledError:

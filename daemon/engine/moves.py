@@ -8,6 +8,7 @@ from daemon.core.decide import decide
 from daemon.core.facts import Facts
 from daemon.core.model import Fingerprint, Key, Row, Transition
 from daemon.engine.clock import now_us
+from daemon.engine.inbox import Inbox
 from daemon.engine.locks import LockMap
 from daemon.engine.patience import Patience
 from daemon.engine.renames import Origin
@@ -18,9 +19,15 @@ class Moves:
     """Decides for a path at which a file stands that has a row under another one."""
 
     def __init__(
-        self, locks: LockMap, patience: Patience, node: str, attempt_id: Callable[[], str]
+        self,
+        locks: LockMap,
+        inbox: Inbox,
+        patience: Patience,
+        node: str,
+        attempt_id: Callable[[], str],
     ) -> None:
         self._locks = locks
+        self._inbox = inbox
         self._patience = patience
         self._node = node
         self._attempt_id = attempt_id
@@ -46,12 +53,27 @@ class Moves:
             turn.displaced = self._move(turn, row, origin.there, origin.row.key)
         return turn.result is not None
 
-    def awaits(self, row: Row) -> bool:
-        """Whether somebody waits for this row to have its outcome, so that it can move. Once."""
-        if row.id not in self._awaited:
+    def is_time(self, turn: Turn) -> bool:
+        """Whether what was seen may be concluded from, or has to wait for the rest of a rename."""
+        if turn.event == "vanish":
+            return self._may_vanish(turn)
+        if turn.is_replaced and not turn.trigger.waited:
+            # The row's own file may have been renamed, as a log is, and be found in a moment.
+            self._patience.wait(turn.trigger)
             return False
-        self._awaited.discard(row.id)
         return True
+
+    def _may_vanish(self, turn: Turn) -> bool:
+        """A removal waits: the file may stand under another path, or its root be away."""
+        if turn.tree.detection.frozen is not None:
+            return False
+        if turn.trigger.waited and not self._awaits(turn.row):
+            return True
+        if turn.look.kind == "directory":
+            # It has taken a file's place: nobody has looked into it yet.
+            self._inbox.request_scan(turn.key, "new_directory")
+        self._patience.wait(turn.trigger)
+        return False
 
     def give_back(self, turn: Turn) -> None:
         """Let go of the former path. What stands there now, its next holder finds out."""
@@ -61,12 +83,20 @@ class Moves:
             self._locks.give_back(key)
         turn.former = turn.displaced = None
 
+    def _awaits(self, row: Row) -> bool:
+        """Whether somebody waits for this row to have its outcome, so that it can move. Once."""
+        if row.id not in self._awaited:
+            return False
+        self._awaited.discard(row.id)
+        return True
+
     def _take_former(self, turn: Turn, origin: Origin, group: Mapping[Key, Turn]) -> bool:
         """Hold the path that the row leaves; the two ends of a rename often come together."""
         key = origin.row.key
         other = group.get(key)
         if other is not None:
-            if other.result is not None or other.lent or turn.lent:
+            busy = other.result is not None or other.trigger.event != "look"
+            if busy or other.lent or turn.lent:
                 return False
             other.lent = True
             other.slot.row = None

@@ -5,15 +5,15 @@ Read this first. Everything else in the engine serves one of these five verbs.
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from itertools import count
 
 from msgspec.structs import replace
 
 from daemon.core.decide import OUTCOMES, decide
 from daemon.core.model import Event, Key, Refused, Row, Transition, Trigger
-from daemon.core.settle import Look
-from daemon.engine.clock import AlarmClock, now_us
+from daemon.engine.batching import Batcher
+from daemon.engine.clock import AlarmClock
 from daemon.engine.conditions import Conditions
 from daemon.engine.contents import Contents
 from daemon.engine.deliveries import Deliveries
@@ -22,24 +22,21 @@ from daemon.engine.evidence import Evidence
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
-from daemon.engine.locks import LockMap
+from daemon.engine.locks import Hold, LockMap
 from daemon.engine.moves import Moves
 from daemon.engine.patience import Patience
+from daemon.engine.sequels import Sequels
 from daemon.engine.slices import SLICE, slices
 from daemon.engine.trees import Tree
 from daemon.engine.turns import Turn
 from daemon.errors import StoreUnavailable
 
-# Looks that go through the verbs together: a task, a lock and a future each would cost 25 us.
+# Triggers that go through the verbs together: a task and two hops for each would cost 40 us more.
 TOGETHER = 256
 # Such groups at once.
 IN_FLIGHT = 16
-# A file that the kernel would not show is looked at again after so long.
-UNSEEN_US = 5_000_000
 # An outcome that could not be recorded, for a reason that nobody expected, is tried again.
 AGAIN_SECONDS = 1.0
-# States in which no file is expected at the path: a folder may have come and gone there.
-_NOT_THERE = frozenset({"untracked", "gone"})
 Result = Transition | Refused | None
 
 
@@ -60,10 +57,9 @@ class Pipeline:
         self._trees = trees
         self._inbox = inbox
         self._ledger = ledger
-        self._journal = journal
         self._dispatcher = dispatcher
-        self._alarms = alarms
         self._locks = LockMap()
+        self._alone: Batcher[Turn, None] = Batcher(self._pass, TOGETHER, IN_FLIGHT)
         self._patience = Patience(inbox)
         self._session = secrets.token_hex(4)
         self._attempts = count(1)
@@ -72,7 +68,10 @@ class Pipeline:
         digests = self._contents.digests
         deliveries = Deliveries(journal, self._locks, self._evidence, digests, self._settle_all)
         self._conditions = Conditions(inbox, ledger, journal, self._patience, deliveries)
-        self._moves = Moves(self._locks, self._patience, node, self._attempt_id)
+        self._moves = Moves(self._locks, inbox, self._patience, node, self._attempt_id)
+        self._sequels = Sequels(
+            inbox, journal, dispatcher, alarms, self._conditions, self._attempt_id
+        )
 
     async def run(self) -> None:
         """Work until cancelled; whoever cancels waits for the inbox to be idle first."""
@@ -95,72 +94,103 @@ class Pipeline:
         await self._contents.close()
         await self._conditions.drop()
 
+    def handle(self, trigger: Trigger) -> Awaitable[Result]:
+        """All of it for one trigger, which takes its place in the line of its path at once.
+
+        Resolves to what was committed or refused, to None for a no-op. Whatever is handled in the
+        same round of the loop goes through the verbs together.
+        """
+        return self._handle(trigger, self._locks.hold(trigger.key))
+
+    async def _handle(self, trigger: Trigger, hold: Hold) -> Result:
+        async with hold as slot:
+            turn = Turn(trigger, slot, self._trees[trigger.key.watch])
+            await self._alone.ask([turn])
+            return turn.result
+
     async def _finish(self, triggers: Sequence[Trigger]) -> None:
-        """Looks at free paths go together; whatever has to wait for its path goes alone."""
-        turns, alone = [], []
+        """Those whose path is free go together, the others each when it is their turn."""
+        free, waiting = [], []
         for trigger in triggers:
-            slot = self._locks.take_if_free(trigger.key) if trigger.event == "look" else None
+            slot = self._locks.take_if_free(trigger.key)
             if slot is None:
-                alone.append(trigger)
+                waiting.append(self.handle(trigger))
             else:
-                turns.append(Turn(trigger, slot, self._trees[trigger.key.watch]))
+                free.append(Turn(trigger, slot, self._trees[trigger.key.watch]))
         try:
-            alone += await self._handle_together(turns)
-            await asyncio.gather(*map(self.handle, alone))
+            together = self._finish_free(free)
+            await (asyncio.gather(together, *waiting) if waiting else together)
         finally:
             self._inbox.finished(len(triggers))
 
-    async def _handle_together(self, turns: Sequence[Turn]) -> Sequence[Trigger]:
-        """All of it for looks whose paths are held; after an error, those to be done one by one."""
+    async def _finish_free(self, turns: Sequence[Turn]) -> None:
         try:
-            await self._advance(turns)
-        except Exception:  # noqa: BLE001 - one file's trouble is not the others': who has it will say
-            return [turn.trigger for turn in turns]
+            await self._pass(turns)
         finally:
             for turn in turns:
                 self._locks.give_back(turn.key)
-        return ()
 
-    async def handle(self, trigger: Trigger) -> Result:
-        """All of it for one trigger. Returns what was committed or refused, None for a no-op."""
-        tree = self._trees[trigger.key.watch]
-        async with self._locks.hold(trigger.key) as slot:
-            turn = Turn(trigger, slot, tree)
-            try:
-                await self._advance([turn])
-                if trigger.event in OUTCOMES and turn.is_stale:
-                    turn.result = turn.refusal()
-                    self._journal.refused(trigger, turn.row, turn.result, self._attempt_id())
-                if trigger.event in OUTCOMES or isinstance(turn.result, Refused):
-                    again = Trigger(trigger.key, "look", trigger.cause)
-                    await self._advance([Turn(again, slot, tree)])
-            except StoreUnavailable:
-                # Only while the daemon stops: the next start finds the file as the database has it.
-                turn.result = None
-            except Exception as error:  # noqa: BLE001 - one file's trouble must not end the daemon
-                self._fail(turn, error)
-                turn.result = None
-            if trigger.version is not None and not isinstance(turn.result, Transition):
-                self._dispatcher.not_started(trigger.key, trigger.version, slot.row)
-        return turn.result
+    async def _pass(self, turns: Sequence[Turn]) -> Sequence[None]:
+        """All of it for turns whose paths are held; an outcome is followed by a look."""
+        await self._try(turns)
+        again = [turn.again() for turn in turns if _needs_look(turn)]
+        if again:
+            await self._try(again)
+        for turn in again:
+            if not turn.over:
+                self._later(turn.trigger)
+        for turn in turns:
+            version = turn.trigger.version
+            if version is not None and not isinstance(turn.result, Transition):
+                self._dispatcher.not_started(turn.key, version, turn.slot.row)
+        return [None] * len(turns)
+
+    async def _try(self, turns: Sequence[Turn]) -> None:
+        """After an error one by one: one file's trouble is not the others', and is to be said."""
+        try:
+            await self._advance(turns)
+        except StoreUnavailable:
+            # Only while the daemon stops: the next start finds the files as the database has them.
+            for turn in turns:
+                turn.give_up()
+        except Exception as error:  # noqa: BLE001 - one file's trouble must not end the daemon
+            if len(turns) == 1:
+                self._fail(turns[0], error)
+                return
+            for turn in turns:
+                if not turn.over:
+                    await self._try([turn])
 
     async def _advance(self, turns: Sequence[Turn]) -> None:
         """Look, decide, commit; again from the start where somebody else moved the row on."""
         while turns:
             current = await self._evidence.gather(turns)
+            if len(current) < len(turns):
+                self._refuse_stale(turns)
             try:
                 self._decide_all(current)
-                turns = await self._commit([turn for turn in current if turn.transitions])
+                turns = await self._commit(current)
             finally:
                 for turn in current:
-                    self._moves.give_back(turn)
+                    if turn.former is not None:
+                        self._moves.give_back(turn)
+
+    def _refuse_stale(self, turns: Sequence[Turn]) -> None:
+        for turn in turns:
+            if turn.is_stale:
+                turn.result, turn.over = None, True
+                if turn.trigger.event in OUTCOMES:
+                    turn.result = turn.refusal()
+                    self._sequels.refused(turn, turn.result)
 
     def _decide_all(self, turns: Sequence[Turn]) -> None:
         """Those first whose file has a row elsewhere: that row may be another turn's."""
-        group = {turn.key: turn for turn in turns}
+        movers = [turn for turn in turns if turn.origin is not None]
+        group = {turn.key: turn for turn in turns} if movers else {}
         for turn in turns:
             turn.result = None
-            if turn.origin is not None and not turn.lent:
+        for turn in movers:
+            if not turn.lent:
                 turn.result = self._decide(turn, group)
         for turn in turns:
             if turn.lent:
@@ -171,46 +201,23 @@ class Pipeline:
 
     def _decide(self, turn: Turn, group: Mapping[Key, Turn]) -> Result:
         if turn.look.kind == "error":
-            self._unseen(turn)
+            self._sequels.unseen(turn)
             return None
         event = turn.event
         if event is None or not turn.is_wanted:
-            self._leave(turn)
+            self._sequels.leave(turn)
             return None
         if turn.origin is not None and self._moves.decides(turn, turn.origin, group):
             return turn.result
-        return self._judge(turn, event) if self._is_time(turn) else None
+        return self._judge(turn, event) if self._moves.is_time(turn) else None
 
     def _judge(self, turn: Turn, event: Event) -> Result:
-        attempt_id = self._attempt_id()
-        decision = decide(turn.facts, event, turn.trigger, attempt_id, self._node)
+        decision = decide(turn.facts, event, turn.trigger, self._attempt_id(), self._node)
         if isinstance(decision, Refused):
-            self._journal.refused(turn.trigger, turn.row, decision, attempt_id)
+            self._sequels.refused(turn, decision)
         elif event in {"settle", "discover"} and turn.facts.settled:
             return replace(decision, evidence=turn.evidence)
         return decision
-
-    def _is_time(self, turn: Turn) -> bool:
-        """Whether what was seen may be concluded from, or has to wait for the rest of a rename."""
-        if turn.event == "vanish":
-            return self._may_vanish(turn)
-        if turn.is_replaced and not turn.trigger.waited:
-            # The row's own file may have been renamed, as a log is, and be found in a moment.
-            self._patience.wait(turn.trigger)
-            return False
-        return True
-
-    def _may_vanish(self, turn: Turn) -> bool:
-        """A removal waits: the file may stand under another path, or its root be away."""
-        if turn.tree.detection.frozen is not None:
-            return False
-        if turn.trigger.waited and not self._moves.awaits(turn.row):
-            return True
-        if turn.look.kind == "directory":
-            # It has taken a file's place: nobody has looked into it yet.
-            self._inbox.request_scan(turn.key, "new_directory")
-        self._patience.wait(turn.trigger)
-        return False
 
     async def _settle_all(self, turns: Sequence[Turn]) -> None:
         """Settle the members of a set, whose paths are held, in one transaction."""
@@ -218,81 +225,65 @@ class Pipeline:
             for turn in some:
                 turn.result = self._judge(turn, "settle")
             await asyncio.sleep(0)
-        await self._commit([turn for turn in turns if turn.transitions])
+        await self._commit(turns)
 
     async def _commit(self, turns: Sequence[Turn]) -> Sequence[Turn]:
         """Commit what was decided and do what follows; returns those that lost their race."""
-        if not turns:
+        decided = []
+        for turn in turns:
+            if isinstance(turn.result, Transition):
+                decided.append(turn)
+            else:
+                turn.over = True
+        if not decided:
             return ()
-        transitions = [each for turn in turns for each in turn.transitions]
+        transitions = [each for turn in decided for each in turn.transitions]
         rows = iter(await self._ledger.commit(transitions))
         lost = []
-        for number, turn in enumerate(turns, 1):
-            own, *_ = [self._committed(turn, each, next(rows)) for each in turn.transitions]
-            turn.slot.row = own.after if own else None
-            turn.result = own
+        for number, turn in enumerate(decided, 1):
+            after = [next(rows) for _ in turn.transitions]
+            turn.slot.row = own = after[0]
             if own is None:
+                turn.result = None
                 lost.append(turn)
+            else:
+                turn.over = True
+                self._follow(turn, after)
+                turn.result = _committed(turn.transitions[0], own)
             if number % SLICE == 0:
                 await asyncio.sleep(0)
         return lost
 
-    def _committed(self, turn: Turn, decision: Transition, after: Row | None) -> Transition | None:
-        if after is None:
-            return None
-        if after is not decision.after:  # a new file, which has got its number now
-            decision = replace(decision, after=after)
-        self._follow(decision, turn.look)
-        if not turn.tree.is_plain:
-            self._conditions.follow(turn, decision)
-        return decision
-
-    def _unseen(self, turn: Turn) -> None:
-        """The kernel would not say what is there, so nothing may be concluded."""
-        row = turn.row
-        self._journal.failed(turn.trigger, row, turn.look.error or "", self._attempt_id())
-        if row.due_at is not None:
-            self._alarms.set(row, now_us() + UNSEEN_US, None)
-
-    def _leave(self, turn: Turn) -> None:
-        """Nothing to commit: wait on for what is still being written, go into what is a folder."""
-        row, look = turn.row, turn.look
-        if not turn.tree.is_plain:
-            self._conditions.leave(turn)
-        if row.state == "processing" and turn.is_overtaken:
-            self._dispatcher.overtaken(row)
-        if row.due_at is not None:
-            due_at = turn.facts.settle_at if row.state == "settling" else row.due_at
-            self._alarms.set(row, due_at, look.seen)
-        elif look.kind == "directory" and turn.tree.matcher.enters(row.key.path):
-            self._inbox.request_scan(row.key, "new_directory")
-        elif look.kind == "absent" and row.state in _NOT_THERE and turn.trigger.cause == "hint":
-            self._inbox.suspect(row.key)
-        elif look.kind == "other":
-            self._journal.ignored(row.key, look.kind)
-
-    def _follow(self, transition: Transition, look: Look) -> None:
-        """Dispatch what follows from a committed transition."""
-        before, after = transition.before, transition.after
-        if before.state == "processing":
-            self._dispatcher.release(before)
-        if after.state == "ready":
-            self._dispatcher.offer(after)
-        elif after.state == "processing":
-            self._dispatcher.launch(after)
-        if after.due_at is not None:
-            self._alarms.set(after, after.due_at, look.seen)
-        elif before.due_at is not None:
-            self._alarms.clear(after)
+    def _follow(self, turn: Turn, after: Sequence[Row | None]) -> None:
+        """Whatever comes of it for one file, the others of its group have theirs to follow."""
+        try:
+            for transition, row in zip(turn.transitions, after, strict=True):
+                if row is not None:
+                    self._sequels.follow(turn, _committed(transition, row))
+        except Exception as error:  # noqa: BLE001 - it is committed, and must not be done again
+            self._sequels.failed(turn, error)
 
     def _fail(self, turn: Turn, error: Exception) -> None:
-        trigger = turn.trigger
-        turn.slot.row = None
-        if trigger.event in OUTCOMES:
+        turn.give_up()
+        if turn.trigger.event in OUTCOMES:
             # The file is `processing` until this is on record, and nobody else will say it.
-            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._inbox.put, trigger)
-        text = f"{type(error).__name__}: {error}"
-        self._journal.failed(trigger, turn.row, text, self._attempt_id())
+            self._later(turn.trigger)
+        self._sequels.failed(turn, error)
+
+    def _later(self, trigger: Trigger) -> None:
+        asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._inbox.put, trigger)
 
     def _attempt_id(self) -> str:
         return f"{self._session}-{next(self._attempts):x}"
+
+
+def _committed(transition: Transition, after: Row) -> Transition:
+    """The same, but that a new file has got its number now."""
+    return transition if after is transition.after else replace(transition, after=after)
+
+
+def _needs_look(turn: Turn) -> bool:
+    """What changed under a handler's hands is not to wait for a scan; a refusal may show more."""
+    if turn.trigger.event in OUTCOMES:
+        return turn.result is not None
+    return isinstance(turn.result, Refused)

@@ -28,7 +28,8 @@ class Turn:
     Where it moves a row: `former` is the path that the row leaves, held as well, and `displaced`
     what becomes of the row that had this one. `lent`: another turn moves the row of this path away,
     so it is to be looked at again. `digest`: of what was seen, where that is known; empty where it
-    cannot be read. `together`: a member of a set that is settled as a whole.
+    cannot be read. `together`: a member of a set that is settled as a whole. `over`: committed, or
+    nothing had to be.
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class Turn:
         "lent",
         "look",
         "origin",
+        "over",
         "result",
         "row",
         "slot",
@@ -63,6 +65,16 @@ class Turn:
         self.lent = False
         self.digest: str | None = None
         self.together = False
+        self.over = False
+
+    def again(self) -> "Turn":
+        """A look at the same path, which is still held."""
+        return Turn(Trigger(self.key, "look", self.trigger.cause), self.slot, self.tree)
+
+    def give_up(self) -> None:
+        """Nothing came of it that is known of: its row is to be read again."""
+        self.slot.row = self.result = None
+        self.over = True
 
     @property
     def transitions(self) -> list[Transition]:

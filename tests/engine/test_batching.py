@@ -92,3 +92,21 @@ async def test_close_waits_for_all() -> None:
     await closing
     assert all(future.done() for future in futures)
     await batcher.close()
+
+
+async def test_several_batches_at_once() -> None:
+    """So many batches are answered at a time as may be; what is asked in one round is one batch."""
+    oracle = Oracle()
+    batcher = Batcher(oracle.answer, limit=3, at_once=2)
+    futures = [only(batcher.ask([number])) for number in range(4)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert oracle.batches == [[0, 1, 2], [3]]
+    futures += [only(batcher.ask([number])) for number in (4, 5)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(oracle.batches) == 2
+    oracle.may.set()
+    assert await asyncio.gather(*futures) == [number**2 for number in range(6)]
+    assert oracle.batches[2:] == [[4, 5]]
+    await batcher.close()

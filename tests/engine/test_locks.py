@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from daemon.core.model import Row
-from daemon.engine.locks import LockMap
+from daemon.engine.locks import Hold, LockMap
 from tests.engine.conftest import key
 
 
@@ -106,4 +106,24 @@ async def test_row_is_handed_on() -> None:
         slot.row = row
     assert await task is row
     assert await follower() is None
+    assert len(locks) == 0
+
+
+async def test_place_in_line_is_taken_at_once() -> None:
+    """Who asks first is first, though somebody else waits for his turn sooner."""
+    locks, order = LockMap(), []
+    slot = locks.take_if_free(key("a"))
+    assert slot is not None
+    first, second = locks.hold(key("a")), locks.hold(key("a"))
+
+    async def enter(hold: Hold, name: str) -> None:
+        async with hold:
+            order.append(name)
+
+    tasks = [asyncio.create_task(enter(second, "second"))]
+    await settle()
+    tasks.append(asyncio.create_task(enter(first, "first")))
+    locks.give_back(key("a"))
+    await asyncio.gather(*tasks)
+    assert order == ["first", "second"]
     assert len(locks) == 0

@@ -4,15 +4,46 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from daemon.cli.faults import FaultyStore, InjectedFault
 from daemon.cli.harness import Rig
-from daemon.core.model import Key, Refused, Transition, Trigger
+from daemon.core.model import Key, Record, Refused, Transition, Trigger
+from daemon.engine.pipeline import TOGETHER
 from daemon.handlers import Outcome
+from daemon.store import Store
 from tests.engine.conftest import Gate, Open, key
+
+Batch = Sequence[tuple[Transition, Record]]
+
+
+class CountingStore(FaultyStore):
+    """A store that remembers how large its transactions were."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.sizes: list[int] = []
+
+    async def apply(self, batch: Batch, journaled: int) -> list[bool]:
+        self.sizes.append(len(batch))
+        return await super().apply(batch, journaled)
+
+
+class PoisonedStore(FaultyStore):
+    """A store that takes nothing of a certain file, until it has refused that alone."""
+
+    poisoned: Key | None = None
+
+    async def apply(self, batch: Batch, journaled: int) -> list[bool]:
+        if any(transition.before.key == self.poisoned for transition, _ in batch):
+            if len(batch) == 1:
+                self.poisoned = None
+            raise InjectedFault("poisoned")
+        return await super().apply(batch, journaled)
 
 
 async def story(rig: Rig, path: Key) -> list[str]:
@@ -388,3 +419,75 @@ async def test_merged_hints_through_the_inbox(engine: Open) -> None:
             rig.service.inbox.put(Trigger(path, "look", "hint"))
         await rig.service.inbox.idle()
         assert {(await rig.row(path)).state for path in paths} == {"ready"}
+
+
+async def test_triggers_of_one_file_keep_their_order(engine: Open) -> None:
+    """What happened to one file is done in the order in which it came, refusals among it."""
+    async with engine(quiet=3600.0) as rig:
+        path, other = rig.write("a"), rig.write("b")
+        await rig.send(path, "look")
+        for event in ("hold", "release", "release", "hold", "look", "release", "hold"):
+            rig.service.inbox.put(Trigger(path, event, "test"))
+            rig.service.inbox.put(Trigger(other, "look", "test"))
+        await rig.service.inbox.idle()
+        facts = [line for line in await rig.lines() if line["event"] in {"hold", "release"}]
+        assert [(line["event"], line["outcome"]) for line in facts] == [
+            ("hold", "success"),
+            ("release", "success"),
+            ("release", "rejected"),
+            ("hold", "success"),
+            ("release", "success"),
+            ("hold", "success"),
+        ]
+
+
+async def test_stale_start_does_not_let_others_pass(engine: Open) -> None:
+    """A trigger that comes to nothing at once does not let a later one overtake an earlier one."""
+    async with engine(quiet=3600.0) as rig:
+        path, inbox = rig.write("a"), rig.service.inbox
+        await rig.send(path, "look")
+        inbox.put(Trigger(path, "start", "test", version=99))
+        inbox.put(Trigger(path, "hold", "test"))
+        for number in range(TOGETHER - 2):
+            inbox.put(Trigger(path, "start", "test", version=100 + number))
+        inbox.put(Trigger(path, "release", "test"))
+        await inbox.idle()
+        assert await story(rig, path) == ["settling", "held", "settling"]
+
+
+async def test_outcomes_are_committed_together(engine: Open) -> None:
+    """The outcomes of many handlers that end at once are one transaction, and none is lost."""
+    gate = Gate()
+    async with engine(gate, wrap=CountingStore.around, concurrency=50) as rig:
+        paths = [rig.write(f"{number}") for number in range(50)]
+        await asyncio.gather(*(rig.send(path, "look") for path in paths))
+        await asyncio.gather(*(rig.send(path, "start") for path in paths))
+        endings = [(await gate.next())[1] for _ in paths]
+        store = cast("CountingStore", rig.service.ledger.store)
+        store.sizes.clear()
+        for ending in endings:
+            ending.set_result(Outcome("success"))
+        for path in paths:
+            await rig.state(path, ["done"])
+        assert store.sizes == [50]
+
+
+async def test_error_in_a_group_is_one_files_trouble(
+    engine: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many outcomes of which one cannot be recorded, each of the others is, and once."""
+    monkeypatch.setattr("daemon.engine.pipeline.AGAIN_SECONDS", 0.01)
+    gate = Gate()
+    async with engine(gate, wrap=PoisonedStore.around, concurrency=20) as rig:
+        paths = [rig.write(f"{number}") for number in range(20)]
+        await asyncio.gather(*(rig.send(path, "look") for path in paths))
+        await asyncio.gather(*(rig.send(path, "start") for path in paths))
+        endings = [(await gate.next())[1] for _ in paths]
+        cast("PoisonedStore", rig.service.ledger.store).poisoned = paths[7]
+        for ending in endings:
+            ending.set_result(Outcome("success"))
+        for path in paths:
+            await rig.state(path, ["done"])
+            assert await story(rig, path) == ["ready", "processing", "done"]
+        failed = {line["path"] for line in await rig.lines() if line["outcome"] == "failed"}
+        assert failed == {"7"}

@@ -41,7 +41,7 @@ async def test_others_have_the_loop_while_a_set_settles(
     put(tree, b"all.manifest", b"\n".join(names))
     async with engine(steps=0, **MANIFEST) as rig:
         pipeline = rig.service.pipeline
-        judge, committed = pipeline._judge, pipeline._committed
+        judge, follow = pipeline._judge, pipeline._follow
         judged: set[int] = set()
         followed: set[int] = set()
 
@@ -50,13 +50,13 @@ async def test_others_have_the_loop_while_a_set_settles(
                 judged.add(rounds)
             return judge(turn, event)
 
-        def noting_committed(turn: Turn, *rest: Any) -> Any:
+        def noting_follow(turn: Turn, *rest: Any) -> Any:
             if turn.together:
                 followed.add(rounds)
-            return committed(turn, *rest)
+            return follow(turn, *rest)
 
         monkeypatch.setattr(pipeline, "_judge", noting_judge)
-        monkeypatch.setattr(pipeline, "_committed", noting_committed)
+        monkeypatch.setattr(pipeline, "_follow", noting_follow)
         ticking = asyncio.create_task(count())
         await scanned(rig)
         ticking.cancel()

@@ -1,0 +1,86 @@
+"""The last verb: what follows from a turn, for lanes, alarms, folders and the log."""
+
+from collections.abc import Callable
+
+from daemon.core.model import Refused, Transition
+from daemon.engine.clock import AlarmClock, now_us
+from daemon.engine.conditions import Conditions
+from daemon.engine.dispatcher import Dispatcher
+from daemon.engine.inbox import Inbox
+from daemon.engine.journal import Journal
+from daemon.engine.turns import Turn
+
+# A file that the kernel would not show is looked at again after so long.
+UNSEEN_US = 5_000_000
+# States in which no file is expected at the path: a folder may have come and gone there.
+_NOT_THERE = frozenset({"untracked", "gone"})
+
+
+class Sequels:
+    """Sees to what turns leave to be done, whether or not they moved their rows."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        journal: Journal,
+        dispatcher: Dispatcher,
+        alarms: AlarmClock,
+        conditions: Conditions,
+        attempt_id: Callable[[], str],
+    ) -> None:
+        self._inbox = inbox
+        self._journal = journal
+        self._dispatcher = dispatcher
+        self._alarms = alarms
+        self._conditions = conditions
+        self._attempt_id = attempt_id
+
+    def follow(self, turn: Turn, transition: Transition) -> None:
+        """A transition of this turn is committed."""
+        before, after = transition.before, transition.after
+        if before.state == "processing":
+            self._dispatcher.release(before)
+        if after.state == "ready":
+            self._dispatcher.offer(after)
+        elif after.state == "processing":
+            self._dispatcher.launch(after)
+        if after.due_at is not None:
+            self._alarms.set(after, after.due_at, turn.look.seen)
+        elif before.due_at is not None:
+            self._alarms.clear(after)
+        if not turn.tree.is_plain:
+            self._conditions.follow(turn, transition)
+
+    def leave(self, turn: Turn) -> None:
+        """Nothing to commit: wait on for what is still being written, go into what is a folder."""
+        row, look = turn.row, turn.look
+        if not turn.tree.is_plain:
+            self._conditions.leave(turn)
+        if row.state == "processing" and turn.is_overtaken:
+            self._dispatcher.overtaken(row)
+        if row.due_at is not None:
+            due_at = turn.facts.settle_at if row.state == "settling" else row.due_at
+            self._alarms.set(row, due_at, look.seen)
+        elif look.kind == "directory" and turn.tree.matcher.enters(row.key.path):
+            self._inbox.request_scan(row.key, "new_directory")
+        elif look.kind == "absent" and row.state in _NOT_THERE and turn.trigger.cause == "hint":
+            self._inbox.suspect(row.key)
+        elif look.kind == "other":
+            self._journal.ignored(row.key, look.kind)
+
+    def unseen(self, turn: Turn) -> None:
+        """The kernel would not say what is there, so nothing may be concluded."""
+        self._say_failed(turn, turn.look.error or "")
+        if turn.row.due_at is not None:
+            self._alarms.set(turn.row, now_us() + UNSEEN_US, None)
+
+    def failed(self, turn: Turn, error: Exception) -> None:
+        """An error of ours ended this turn."""
+        self._say_failed(turn, f"{type(error).__name__}: {error}")
+
+    def refused(self, turn: Turn, refusal: Refused) -> None:
+        """The life cycle did not allow it, or it came when the row had moved on."""
+        self._journal.refused(turn.trigger, turn.row, refusal, self._attempt_id())
+
+    def _say_failed(self, turn: Turn, error: str) -> None:
+        self._journal.failed(turn.trigger, turn.row, error, self._attempt_id())
