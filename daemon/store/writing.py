@@ -78,7 +78,8 @@ def _apply_all(db: sqlite3.Connection, batch: Sequence[tuple[Transition, Record]
 def _is_state_alone(transition: Transition) -> bool:
     """What the row shows of the disk, and what it hands on, stays as it is."""
     before, after = transition.before, transition.after
-    return before.seen is after.seen and before.result is after.result
+    same_file = before.seen == after.seen and before.digest == after.digest
+    return same_file and before.result is after.result
 
 
 def _apply_one(db: sqlite3.Connection, transition: Transition, record: Record) -> bool:

@@ -2,10 +2,15 @@
 
     python tests/benchmarks/bench_engine.py [repeats]
 
-All three run in the same process one after the other, on the same file system, with
+All run in the same process one after the other, on the same file system, with
 `synchronous=FULL` and the same tables, at 10, 100 and 1,000 transitions in flight.
 
 * engine: the real pipeline with lock map, look at the disk, decision, ledger, JSON line.
+* handlers: files that are ready, as the daemon serves them: dispatcher, inbox, pipeline, a handler
+  in the process that has nothing to do, and the look after its outcome; so many at once as are in
+  flight. Two transitions a file.
+* floor: the ledger's own batches through aiosqlite's thread, one after the other, and nothing else:
+  what is left of the raw limit when statements, the way to a thread and back are paid for.
 * naive: a fresh aiosqlite connection for the guard, the read and the write of each transition, and
   a fresh python-statemachine instance; a lock a file, a JSON line.
 * raw: nothing but sqlite3's `executemany` in one thread, as many rows a commit as are in flight.
@@ -21,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import aiosqlite
@@ -29,7 +34,10 @@ from statemachine import State, StateMachine
 
 from daemon.cli.harness import open_rig
 from daemon.config import Settle, Watch
-from daemon.core.model import Fingerprint, Key, Row, Transition, Trigger
+from daemon.config_steps import CommandStep
+from daemon.core.model import Fingerprint, Key, Record, Row, Transition, Trigger
+from daemon.handlers import Job, Outcome
+from daemon.store.opening import open_store
 from daemon.store.queries import FILE_COLUMNS, for_rows, load_migrations, load_queries
 from daemon.store.rows import record_of_transition, record_values, row_values
 
@@ -66,6 +74,40 @@ async def engine(folder: Path, in_flight: int) -> float:
         took = time.perf_counter() - began
         assert (await rig.row(keys[-1])).version == 1 + total // in_flight
     return total / took
+
+
+class Idle:
+    """A handler that has nothing to do."""
+
+    async def run(self, _: Job) -> Outcome:
+        return Outcome("success")
+
+    async def close(self) -> None:
+        pass
+
+
+async def handlers(folder: Path, in_flight: int) -> float:
+    """From the first start until the last file is done; all of them were ready before."""
+    tree = folder / "tree"
+    tree.mkdir()
+    step = CommandStep(name="load", command=("true",), concurrency=in_flight)
+    watch = Watch(name="bench", path=tree, settle=Settle(quiet=0.0), step=(step,))
+    files = transitions_for(in_flight, 20_000) // 2
+    async with open_rig(folder, watch) as rig:
+        service = rig.service
+        service.dispatcher.add(service.trees["bench"], {"load": Idle()})
+        for number in range(files):
+            await service.inbox.offer(Trigger(rig.write(f"f{number}"), "look", "scan"))
+        await service.inbox.idle()
+        before = service.ledger.committed
+        began = time.perf_counter()
+        dispatching = asyncio.create_task(service.dispatcher.run())
+        while service.ledger.committed < before + 2 * files:
+            await rig.journal.news.wait()
+            rig.journal.news.clear()
+        took = time.perf_counter() - began
+        dispatching.cancel()
+    return 2 * files / took
 
 
 class Naive(StateMachine):
@@ -148,12 +190,12 @@ def prepared(folder: Path, in_flight: int) -> Path:
     database = folder / "bench.db"
     with sqlite3.connect(database) as db:
         db.execute("PRAGMA journal_mode = WAL")
-        for script in load_migrations():
+        migrations = load_migrations()
+        for script in migrations:
             db.executescript(script)
-        db.executemany(
-            for_rows(SQL["insert_files_if_new"], 1, FILE_COLUMNS.count(",") + 1),
-            [row_values(row_at(n + 1, 1)) for n in range(in_flight)],
-        )
+        db.execute(f"PRAGMA user_version = {len(migrations)}")
+        rows = [row_values(row_at(n + 1, 1)) for n in range(in_flight)]
+        db.executemany(for_rows(SQL["insert_files_if_new"], 1, len(rows[0])), rows)
     db.close()
     return database
 
@@ -168,26 +210,44 @@ def row_at(number: int, version: int) -> Row:
     return Row(number, key, state, version, seen=seen, at=time.time_ns() // 1000, due_at=due)  # type: ignore[arg-type]
 
 
-async def raw(folder: Path, in_flight: int) -> float:
-    database = prepared(folder, in_flight)
-    db = sqlite3.connect(database, isolation_level=None)
-    db.execute("PRAGMA synchronous = FULL")
-    total = transitions_for(in_flight, 60_000)
-    rounds = total // in_flight
+def batches(in_flight: int, total: int) -> Iterator[list[tuple[Transition, Record]]]:
+    """All files hold or release, again and again, each time as one batch."""
     seq = 0
-    took = 0.0
-    for version in range(2, rounds + 2):
+    for version in range(2, total // in_flight + 2):
         batch = []
         for number in range(1, in_flight + 1):
             seq += 1
             before, after = row_at(number, version - 1), row_at(number, version)
             moved = Transition(before, after, "hold", "0123456789", "bench", cause="test")
-            row = (*row_values(after)[4:], before.id, before.version)
-            batch.append((row, record_values(record_of_transition(moved, seq))))
+            batch.append((moved, record_of_transition(moved, seq)))
+        yield batch
+
+
+async def floor(folder: Path, in_flight: int) -> float:
+    prepared(folder, in_flight).rename(folder / "treewarden.db")
+    total = transitions_for(in_flight, 40_000)
+    took = 0.0
+    async with open_store("sqlite", folder) as store:
+        for batch in batches(in_flight, total):
+            began = time.perf_counter()
+            assert all(await store.apply(batch, 0))
+            took += time.perf_counter() - began
+    return total / took
+
+
+async def raw(folder: Path, in_flight: int) -> float:
+    database = prepared(folder, in_flight)
+    db = sqlite3.connect(database, isolation_level=None)
+    db.execute("PRAGMA synchronous = FULL")
+    total = transitions_for(in_flight, 60_000)
+    took = 0.0
+    for batch in batches(in_flight, total):
+        rows = [(*row_values(t.after)[4:], t.before.id, t.before.version) for t, _ in batch]
+        records = [record_values(record) for _, record in batch]
         began = time.perf_counter()
         db.execute("BEGIN IMMEDIATE")
-        db.executemany(UPDATE, [row for row, _ in batch])
-        db.executemany(INSERT, [record for _, record in batch])
+        db.executemany(UPDATE, rows)
+        db.executemany(INSERT, records)
         db.execute("COMMIT")
         took += time.perf_counter() - began
     db.close()
@@ -203,17 +263,20 @@ def measure(way: Callable[[Path, int], object], in_flight: int) -> float:
 
 def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    print("in flight           engine/s            naive/s              raw/s  x naive  % raw")
+    ways = (engine, naive, raw, handlers, floor)
+    titles = "".join(f"{way.__name__ + '/s':>17}" for way in ways)
+    print(f"in flight{titles}  x naive  % raw  % floor")
     for in_flight in IN_FLIGHT:
-        runs = [[measure(way, in_flight) for way in (engine, naive, raw)] for _ in range(repeats)]
+        runs = [[measure(way, in_flight) for way in ways] for _ in range(repeats)]
         columns = list(zip(*runs, strict=True))
         medians = [statistics.median(column) for column in columns]
         shown = [
             f"{m:,.0f} ±{(max(c) - min(c)) / 2:,.0f}" for m, c in zip(medians, columns, strict=True)
         ]
         times, share = medians[0] / medians[1], 100 * medians[0] / medians[2]
-        columns_shown = "".join(f"{text:>19}" for text in shown)
-        print(f"{in_flight:>9}{columns_shown} {times:>8.0f} {share:>6.1f}")
+        columns_shown = "".join(f"{text:>17}" for text in shown)
+        of_floor = 100 * medians[0] / medians[4]
+        print(f"{in_flight:>9}{columns_shown} {times:>8.0f} {share:>6.1f} {of_floor:>8.1f}")
 
 
 if __name__ == "__main__":
