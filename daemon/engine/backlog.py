@@ -207,6 +207,8 @@ class Backlog:
         return await self._ledger.insist("read", read)
 
     def _claim(self, row: Row) -> None:
+        # Its start asks for this row again: without that a second read for every file.
+        self._ledger.remember(row)
         self.claimed.add(row.key)
         self._count(row.key, 1)
         if self._key:

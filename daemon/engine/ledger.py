@@ -84,6 +84,14 @@ class Ledger:
             found = [row or read[key] for key, row in zip(keys, found, strict=True)]
         return found
 
+    def remember(self, row: Row) -> None:
+        """This row was just read, and is wanted again in a moment.
+
+        Should it have moved on since, the commit that follows loses its race, and reads it anew.
+        """
+        if row.key not in self._recent:
+            self._keep(row)
+
     def recalls(self, key: Key) -> bool:
         """Whether something was committed lately about this path."""
         return key in self._recent
@@ -174,10 +182,13 @@ class Ledger:
         if not won:
             return None
         if after.state not in _AT_REST:
-            self._recent[after.key] = after
-            if len(self._recent) > RECENT:
-                self._recent.popitem(last=False)
+            self._keep(after)
         return after
+
+    def _keep(self, row: Row) -> None:
+        self._recent[row.key] = row
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
 
     def _number(self, transition: Transition) -> tuple[Transition, Record]:
         self._seq += 1

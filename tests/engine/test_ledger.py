@@ -247,6 +247,18 @@ async def test_recent_rows_are_in_memory(ledger: Ledger, watched: Watched) -> No
     assert watched.asked == []
 
 
+async def test_row_that_was_read_is_remembered(ledger: Ledger) -> None:
+    """A row that somebody has read is not read again, and never hides what was committed since."""
+    row = await commit(ledger, born("a"))
+    assert row is not None
+    newer = await commit(ledger, step_on(row, "settle", "ready"))
+    ledger.remember(row)
+    assert await row_of(ledger, key("a")) == newer
+    other = Row(7, key("b"), "ready", 1)
+    ledger.remember(other)
+    assert await row_of(ledger, key("b")) == other
+
+
 async def test_memory_is_bounded(ledger: Ledger) -> None:
     """Of very many rows the last RECENT stay in memory; the others are read again."""
     births = [commit(ledger, born(f"{number}")) for number in range(RECENT + 500)]
