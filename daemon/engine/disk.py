@@ -1,6 +1,6 @@
 """The disk: one look at a path. All of it runs in threads.
 
-With `scanning`, which lists directories, `identity`, which looks at roots, `signs`, which removes
+With `listing`, which reads directories, `identity`, which looks at roots, `signs`, which removes
 markers, `births` and `reading` the only module that touches watched trees. Nothing here follows a
 symlink at the last component.
 """
@@ -17,13 +17,12 @@ from daemon.core.model import Fingerprint
 from daemon.core.settle import Look, is_quiet
 from daemon.engine.clock import now_us
 from daemon.engine.identity import RootId
+from daemon.engine.listing import ABSENT, numbers_of
 
-ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
 # A file system that knows no leases says one of these; a file that is not ours says EACCES/EPERM.
 _NO_LEASE = frozenset({errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM})
 # A shortage of ours tells nothing of the file: it passes, and then the probe is made.
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-_WRAP = 2**63
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
@@ -45,14 +44,7 @@ class Question(NamedTuple):
 
 def fingerprint(st: os.stat_result) -> Fingerprint:
     """The part of a `stat` that tells one content from another."""
-    found = Fingerprint(st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino, st.st_dev)
-    # Anybody may set a time beyond the year 2262, and some inode numbers use all 64 bits; the
-    # database has 63 and a sign.
-    return found if max(found) < _WRAP else Fingerprint(*map(_wrapped, found))
-
-
-def _wrapped(number: int) -> int:
-    return (number + _WRAP) % (2 * _WRAP) - _WRAP
+    return Fingerprint._make(numbers_of(st))
 
 
 def look_at_all(questions: Sequence[Question]) -> list[Look]:

@@ -19,16 +19,13 @@ from daemon.engine.patience import GRACE_SECONDS
 from daemon.engine.scanning import (
     Counts,
     Differences,
-    Rows,
-    compare_directories,
     missing_in,
     vanished,
 )
 from daemon.engine.trees import Tree
+from daemon.engine.walking import Walk, read_rows, taken
 from daemon.engine.worker import Worker
 
-# Directories that are read and compared in one go.
-CHUNK = 64
 # Directories whose removal is looked for in one go.
 PAGE = 1_000
 # Triggers that are put in before the loop is given to others.
@@ -71,6 +68,8 @@ class Scanner:
         self._disk = Worker("scan")
         # What could not be read, so that it is said once and not with every scan.
         self._said: set[Key] = set()
+        # Why a scan was not helped, as last said.
+        self._failure: str | None = None
 
     async def close(self) -> None:
         """End the thread that reads directories."""
@@ -82,12 +81,9 @@ class Scanner:
         if not await self._is_rooted(tree):
             # Whoever watches over the root says so; a root that is away removes no file.
             return counts
-        sparse: list[bytes] = []
         self._inbox.scanning += 1
         try:
-            async for found in self._walk(tree, tops):
-                await self._tell(tree, found, counts)
-                sparse += found.sparse
+            sparse = await self._compare(tree, tops, counts)
         finally:
             self._inbox.scanning -= 1
         if b"" in tops:
@@ -118,28 +114,15 @@ class Scanner:
         root = await self._disk.run(tree.identify_root)
         return root is not None and root == tree.root_id
 
-    async def _walk(self, tree: Tree, tops: Sequence[bytes]) -> AsyncIterator[Differences]:
-        """List and compare; the next rows are read while these are compared."""
-        waiting = list(tops)
-        ahead: asyncio.Task[tuple[list[bytes], list[Rows]]] | None = None
-        try:
-            while waiting or ahead:
-                directories, rows = await (ahead or self._read(tree, _taken(waiting)))
-                waiting += directories[len(rows) :]
-                ahead = asyncio.create_task(self._read(tree, _taken(waiting))) if waiting else None
-                compare = partial(compare_directories, tree, directories[: len(rows)], rows)
-                found = await self._disk.run(compare)
-                waiting += found.unread
-                waiting += found.folders
-                yield found
-        finally:
-            if ahead is not None:
-                ahead.cancel()
-
-    async def _read(self, tree: Tree, directories: list[bytes]) -> tuple[list[bytes], list[Rows]]:
-        known = self._ledger.store.known
-        known = partial(known, tree.name, directories, by_content=tree.by_content)
-        return directories, await self._ledger.insist("read", known)
+    async def _compare(self, tree: Tree, tops: Sequence[bytes], counts: Counts) -> list[bytes]:
+        """First phase: tell of what is new or changed; the directories that miss something."""
+        sparse: list[bytes] = []
+        async with Walk(tree, tops, self._ledger, self._disk) as walk:
+            async for found in walk:
+                await self._tell(tree, found, counts)
+                sparse += found.sparse
+        self._say_failure(tree, walk.failure)
+        return sparse
 
     async def _tell(self, tree: Tree, found: Differences, counts: Counts) -> None:
         """Put what is new or changed into the inbox, and say what could not be read."""
@@ -212,8 +195,7 @@ class Scanner:
         if b"" not in tops:
             return False
         again = Counts()
-        async for found in self._walk(tree, tops):
-            await self._tell(tree, found, again)
+        await self._compare(tree, tops, again)
         counts.new += again.new
         counts.unannounced += again.unannounced
         return True
@@ -261,9 +243,18 @@ class Scanner:
     ) -> AsyncIterator[list[bytes]]:
         waiting = list(directories)
         while waiting:
-            chunk, rows = await self._read(tree, _taken(waiting))
+            chunk = taken(waiting)
+            rows = await read_rows(self._ledger, tree, chunk)
             waiting += chunk[len(rows) :]
             yield await self._disk.run(partial(missing_in, tree, chunk[: len(rows)], rows))
+
+    def _say_failure(self, tree: Tree, failure: str | None) -> None:
+        """A scan that no process helped with is as good as any other, and slower."""
+        if failure is None or failure == self._failure:
+            return
+        self._failure = failure
+        reason = "a process that helps with large scans failed"
+        self._journal.daemon("degraded", "warning", watch=tree.name, reason=reason, error=failure)
 
     def _cannot_read(self, tree: Tree, path: bytes, error: str, counts: Counts) -> None:
         """What cannot be listed or looked at keeps its rows as they are, and is said once."""
@@ -287,10 +278,3 @@ def _sight(tree: Tree) -> Sight:
     """Which watcher sees, and whether it has lost anything: the same means that it saw all."""
     detection = tree.detection
     return detection.mode, detection.restarts, detection.overflows
-
-
-def _taken(waiting: list[bytes]) -> list[bytes]:
-    """The last of them, taken out: depth first, so that few wait."""
-    chunk = waiting[-CHUNK:]
-    del waiting[-CHUNK:]
-    return chunk

@@ -1,36 +1,27 @@
-"""Directories against rows: the part of a scan that runs in a thread, some directories at a time.
+"""Directories against rows: the part of a scan that runs in threads, some directories at a time.
 
-An unchanged file costs its `lstat` and one comparison here: no object, no trigger, nothing on the
-loop.
+`listing` finds what differs; here it is sifted by what the watch wants.
 """
 
-import os
-import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from msgspec import Struct, field
 
 from daemon.core.model import Fingerprint, Key
-from daemon.engine.disk import ABSENT, fingerprint, is_missing
+from daemon.engine.disk import is_missing
+from daemon.engine.listing import Listing
 from daemon.engine.trees import Tree
 from daemon.store import Known
 
-# Differences in memory; more than that only where one directory has more.
-ENOUGH = 20_000
 Rows = dict[bytes, Known]
-# What these rows show is no concern of a scan: they are there because the file is not.
-_ELSEWHERE = frozenset({"processing", "gone", "untracked"})
 
 
 class Differences(Struct):
-    """What a listing of some directories has shown. Paths are below the root of the tree.
+    """What a `Listing` has shown, as far as the watch wants it.
 
-    `new`: files without any row, as seen; `back`: files whose row says that they are gone;
-    `changed`: names whose row shows something else; `missing`: rows without a file; `sparse`: the
-    directories that have such rows. `aside`: what is to be looked at though its row, if it has one,
-    shows the same: markers and manifests, which speak for others; and files of which only the ctime
-    is another, where a watch goes by content. `unread`: directories that were left for another
-    time, for what was found already takes enough memory.
+    `folders` are those to be entered. `aside` are, besides, markers and manifests, which have no
+    rows and speak for others.
     """
 
     directories: int = 0
@@ -72,17 +63,21 @@ def compare_directories(
     tree: Tree, directories: Sequence[bytes], known: Sequence[Rows]
 ) -> Differences:
     """List each directory and compare it with its rows, which are used up. Blocks."""
-    found = Differences()
-    for directory, rows in zip(directories, known, strict=True):
-        if len(found.new) + len(found.changed) + len(found.aside) > ENOUGH:
-            found.unread.append(directory)
-            continue
-        try:
-            _compare(tree, directory, rows, found)
-        except OSError as error:
-            if error.errno not in ABSENT:
-                # What cannot be listed keeps its rows as they are.
-                found.unreadable.append((directory, error.strerror or str(error)))
+    found, rows = Listing(), iter(known)
+    found.compare_all(tree.root, directories, lambda _: next(rows))
+    return sift(tree, vars(found))
+
+
+def sift(tree: Tree, listing: Mapping[str, Any]) -> Differences:
+    """Of the attributes of a `Listing`, what concerns the watch."""
+    found = Differences(**listing)
+    found.folders = [folder for folder in found.folders if tree.matcher.enters(folder)]
+    new, found.new = found.new, []
+    for path, seen in new:
+        if tree.wants(path):
+            found.new.append((path, Fingerprint._make(seen)))
+        elif tree.is_sign(path):
+            found.aside.append(path)
     return found
 
 
@@ -91,105 +86,17 @@ def missing_in(tree: Tree, directories: Sequence[bytes], known: Sequence[Rows]) 
 
     What cannot be looked at is not missing.
     """
-    found = Differences()
+    missing: list[bytes] = []
     for directory, rows in zip(directories, known, strict=True):
-        absolute = tree.absolute(directory)
-        if is_missing(absolute):
-            _miss(directory, rows, found)
+        found = Listing()
+        if is_missing(tree.absolute(directory)):
+            found.miss(directory, rows)
         else:
-            found.missing += compare_directories(tree, [directory], [rows]).missing
-    return found.missing
+            found.compare_all(tree.root, [directory], {directory: rows}.__getitem__)
+        missing += found.missing
+    return missing
 
 
 def vanished(tree: Tree, directories: Iterable[bytes]) -> list[bytes]:
     """Those of the directories that are off the disk. Blocks."""
     return [directory for directory in directories if is_missing(tree.absolute(directory))]
-
-
-def _compare(tree: Tree, directory: bytes, rows: Rows, found: Differences) -> None:
-    prefix = directory + b"/" if directory else b""
-    take, is_file = rows.pop, stat.S_ISREG
-    unchanged = 0
-    with os.scandir(tree.absolute(directory)) as entries:
-        found.directories += 1
-        for entry in entries:
-            # The usual case in line: a million of them are half a second of calls.
-            name = entry.name
-            row = rows.get(name)
-            if row is not None:
-                st = _stat(entry)
-                if (
-                    st is not None
-                    and row[2] == st.st_mtime_ns
-                    and row[0] == st.st_ino
-                    and row[1] == st.st_size
-                    and (row[5] is None or row[5] == st.st_ctime_ns)
-                    and is_file(st.st_mode)
-                ):
-                    take(name)
-                    unchanged += 1
-                    continue
-            _see(tree, entry, prefix + name, rows, found)
-    found.files += unchanged
-    _miss(directory, rows, found)
-
-
-def _stat(entry: os.DirEntry[bytes]) -> os.stat_result | None:
-    try:
-        return entry.stat(follow_symlinks=False)
-    except OSError:
-        return None
-
-
-def _see(
-    tree: Tree, entry: os.DirEntry[bytes], path: bytes, rows: Rows, found: Differences
-) -> None:
-    """A row that is left in `rows` is missing: something else stands there, or nothing any more."""
-    try:
-        st = entry.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        rows.pop(entry.name, None)
-        found.unreadable.append((path, error.strerror or str(error)))
-        return
-    if not stat.S_ISREG(st.st_mode):
-        _see_other(tree, path, st.st_mode, found)
-        return
-    found.files += 1
-    row = rows.pop(entry.name, None)
-    if row is None:
-        if tree.wants(path):
-            found.new.append((path, fingerprint(st)))
-        elif tree.is_sign(path):
-            found.aside.append(path)
-    elif row.mtime_ns != st.st_mtime_ns or row.ino != st.st_ino or row.size != st.st_size:
-        _differ(path, row, st, found)
-    elif row.ctime_ns is not None and row.ctime_ns != fingerprint(st).ctime_ns:
-        found.aside.append(path)
-
-
-def _see_other(tree: Tree, path: bytes, mode: int, found: Differences) -> None:
-    if not stat.S_ISDIR(mode):
-        found.others.append(path)
-    elif tree.matcher.enters(path):
-        found.folders.append(path)
-
-
-def _differ(path: bytes, row: Known, st: os.stat_result, found: Differences) -> None:
-    # Once more as the database has it: 64 bits do not fit there, and such a number is kept wrapped.
-    seen = fingerprint(st)
-    if (row.ino, row.size, row.mtime_ns) != (seen.ino, seen.size, seen.mtime_ns):
-        (found.back if row.state == "gone" else found.changed).append(path)
-
-
-def _miss(directory: bytes, rows: Rows, found: Differences) -> None:
-    prefix = directory + b"/" if directory else b""
-    missing = [
-        prefix + name
-        for name, row in rows.items()
-        if row.state not in _ELSEWHERE and row.plan == "process"
-    ]
-    if missing:
-        found.missing += missing
-        found.sparse.append(directory)

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from daemon.core.manifest import Fault, Member
 from daemon.core.model import Fingerprint, Key
 from daemon.core.texts import shown
-from daemon.engine.disk import ABSENT, seen_at
+from daemon.engine.disk import seen_at
+from daemon.engine.listing import ABSENT
 from daemon.engine.names import Names
 
 Members = dict[bytes, Member]

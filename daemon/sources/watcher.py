@@ -9,20 +9,16 @@ import importlib.util
 import marshal
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
-# Run so, and not as a file, the program comes from the cache of compiled modules: 8 ms less.
-_PROGRAM = (
-    "import sys; sys.path.append(sys.argv.pop(1)); "
-    "from daemon.sources.watch_child import main; main()"
-)
-_PYTHON = (sys.executable, "-I", "-S", "-X", "utf8", "-c")
-_PACKAGES = Path(__file__).parents[2]
+from daemon.engine.programs import PACKAGES, PYTHON, program
+
+_PROGRAM = program("daemon.sources.watch_child")
+_PYTHON = PYTHON
 KILL_AFTER = 2.0
 # Once it watches it gives a sign of life every ten seconds; one that was stopped, or hangs, cannot.
 STILL_SECONDS = 20.0
@@ -98,7 +94,7 @@ class Watcher:
     """
 
     def __init__(self, root: bytes, canary: Path) -> None:
-        self._arguments = (_PACKAGES, _package_of_watchfiles(), root, canary)
+        self._arguments = (PACKAGES, _package_of_watchfiles(), root, canary)
         self._kill: asyncio.TimerHandle | None = None
         self._is_ready = False
         self.ended = Ended("stopped", "it was told to end")

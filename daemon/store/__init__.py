@@ -38,6 +38,16 @@ class Known(NamedTuple):
     ctime_ns: int | None = None
 
 
+class Reading(NamedTuple):
+    """How another process reads what `Store.known` gives, from a SQLite database as a URI.
+
+    `query` takes a watch and a directory. A row of it is a `Known`, and then the file's name.
+    """
+
+    uri: str
+    query: str
+
+
 class StateCount(NamedTuple):
     """How many files of a watch are in a state."""
 
@@ -104,6 +114,10 @@ class Store(Protocol):
 
         Of the first so many directories that hold 20,000 rows together; of one at least.
         """
+        ...
+
+    def reading(self, *, by_content: bool = False) -> Reading | None:
+        """How other processes on this host can read the same; None if they cannot."""
         ...
 
     async def directories(self, watch: str, first: bytes, end: bytes, limit: int) -> list[bytes]:

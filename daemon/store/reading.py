@@ -25,7 +25,7 @@ def known(
     rows = 0
     for directory in directories:
         read = db.execute(sql, (watch, directory)).fetchall()
-        found.append({row[0]: Known._make(row[1:]) for row in read})
+        found.append({row[6]: Known._make(row[:6]) for row in read})
         rows += len(read)
         if rows > _ENOUGH:
             break

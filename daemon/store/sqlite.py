@@ -15,7 +15,16 @@ from typing import TypeVar
 
 from daemon.core.model import Key, Record, Row, Transition
 from daemon.errors import StoreLost
-from daemon.store import Known, LastIds, Queue, StateCount, StepCount, WatchMark, reading
+from daemon.store import (
+    Known,
+    LastIds,
+    Queue,
+    Reading,
+    StateCount,
+    StepCount,
+    WatchMark,
+    reading,
+)
 from daemon.store.connection import Connection, connect, migrate, unavailable
 from daemon.store.queries import for_rows, load_queries
 from daemon.store.rows import Values, record_of, row_of
@@ -80,8 +89,13 @@ class SqliteStore:
         self, watch: str, directories: Sequence[bytes], *, by_content: bool = False
     ) -> list[dict[bytes, Known]]:
         """See `Store`."""
-        sql = SQL["select_known_by_content" if by_content else "select_known"]
-        return await self._ask(partial(reading.known, sql, watch, directories))
+        query = self.reading(by_content=by_content).query
+        return await self._ask(partial(reading.known, query, watch, directories))
+
+    def reading(self, *, by_content: bool = False) -> Reading:
+        """See `Store`."""
+        query = SQL["select_known_by_content" if by_content else "select_known"]
+        return Reading(self._path.absolute().as_uri() + "?mode=ro", query)
 
     async def directories(self, watch: str, first: bytes, end: bytes, limit: int) -> list[bytes]:
         """See `Store`."""

@@ -13,7 +13,7 @@ import pytest
 
 from daemon.cli.harness import Rig
 from daemon.core.model import Key, Trigger
-from daemon.engine import scanning
+from daemon.engine import listing
 from daemon.engine.identity import RootId
 from daemon.engine.scanner import Scanner
 from daemon.engine.scanning import Counts
@@ -348,7 +348,7 @@ async def test_removals_that_are_not_allowed(
 async def test_more_than_fits(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scan whose memory is full comes back for the directories that it had to leave."""
     put(tree, *(f"{folder}/{name}" for folder in "abcdef" for name in "1234"))
-    monkeypatch.setattr(scanning, "ENOUGH", 5)
+    monkeypatch.setattr(listing, "ENOUGH", 5)
     monkeypatch.setattr("daemon.store.reading._ENOUGH", 5)
     async with engine() as rig:
         scan = Scan(rig, monkeypatch)

@@ -83,11 +83,11 @@ SELECT {columns} FROM files WHERE ino IN (SELECT value FROM json_each(?));
 
 -- name: select_known
 -- What a scan has to know of a directory's rows.
-SELECT name, ino, size, mtime_ns, state, plan, NULL FROM files WHERE watch = ? AND directory = ?;
+SELECT ino, size, mtime_ns, state, plan, NULL, name FROM files WHERE watch = ? AND directory = ?;
 
 -- name: select_known_by_content
 -- The same for a watch that goes by content.
-SELECT name, ino, size, mtime_ns, state, plan, CASE WHEN digest IS NOT NULL THEN ctime_ns END
+SELECT ino, size, mtime_ns, state, plan, CASE WHEN digest IS NOT NULL THEN ctime_ns END, name
 FROM files WHERE watch = ? AND directory = ?;
 
 -- name: select_named
