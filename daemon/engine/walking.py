@@ -39,6 +39,10 @@ class Walk:
         self.failure: str | None = None
 
     async def __aenter__(self) -> Self:
+        if b"" in self._waiting:
+            # As many as there were the last time.
+            live = partial(self._ledger.store.live, self._tree.name)
+            self._seen = await self._ledger.insist("read", live)
         return self
 
     async def __aexit__(
