@@ -204,7 +204,8 @@ class Service:
             on_root_deleted=lambda: tasks.create_task(self.roots.check(tree)),
         )
         tasks.create_task(hints.run())
-        await hints.watching.wait()
+        async with self.scanner.reading_ahead(tree):
+            await hints.watching.wait()
         await self.reconciler.reconcile(tree, "start")
         if tree.adopt_before:
             tasks.create_task(self._finish_adoption(tree))

@@ -1,9 +1,15 @@
 """The program of a process that helps with a large scan: it compares, and sends what differs.
 
 It knows nothing of what the watch wants, reads the rows by itself, and imports next to nothing:
-8 ms to start, 14 MB. To its standard input comes first where to read and what, and then request
-after request, each a list of directories; for each it writes the attributes of their `Listing`, or
-None if the database cannot be read now. It ends when its input does.
+8 ms to start, 14 MB. To its standard input comes first what to read and where, and then one request
+after another; to its standard output goes an answer to each, None if the database cannot be read
+now. It ends when its input does. The requests, and their answers:
+
+    ("summarize", directories)           the number of the last transition, and for each directory a
+                                         `Summary` of its rows, None if there are too many
+    ("compare", directories, summaries, last)
+                                         the attributes of a `Listing`; the summaries, by directory,
+                                         count if the last transition is the same as it was then
 """
 
 import _signal  # type: ignore[import-not-found]  # `signal` makes enums of the numbers: 1 MB
@@ -12,16 +18,16 @@ import marshal
 import os
 import sqlite3
 
-from daemon.engine.listing import Listing
+from daemon.engine.listing import TURN, Listing, summarize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import IO, Any, TypeAlias
 
-    from daemon.engine.listing import Rows
+    from daemon.engine.listing import Rows, Summary
 
-    # The database as a URI, the query of `Store.reading`, the watch, and its root.
-    Task: TypeAlias = "tuple[str, str, str, bytes]"
+    # `Reading`, the watch, and its root.
+    Task: TypeAlias = "tuple[str, str, str, str, str, bytes]"
 
 BUSY_SECONDS = 0.25
 
@@ -30,26 +36,49 @@ class Comparison:
     """Directories of one tree against their rows."""
 
     def __init__(self, task: "Task") -> None:
-        self._uri, self._query, self._watch, self._root = task
+        self._uri, self._known, self._contents, self._last, self._watch, self._root = task
         self._db: sqlite3.Connection | None = None
 
-    def of(self, directories: list[bytes]) -> "dict[str, Any] | None":
-        """What differs in some of these directories, and which ones are left."""
-        found = Listing()
+    def answer(self, what: str, *about: "Any") -> "Any":  # noqa: ANN401 - see the module
+        """What is asked for; None if the database cannot be read."""
         try:
-            found.compare_all(self._root, directories, self._rows)
+            return self.compare(*about) if what == "compare" else self.summarize(*about)
         except sqlite3.Error:
             # Who asks knows what to do about it, and waits until the database is back.
             self._close()
             return None
+
+    def summarize(self, directories: list[bytes]) -> "tuple[int | None, list[Summary | None]]":
+        """Before the first read the last transition, so that none can be in one and not known."""
+        last = self._last_transition()
+        return last, [self._summary(directory) for directory in directories]
+
+    def compare(
+        self, directories: list[bytes], summaries: "dict[bytes, Summary]", last: int | None
+    ) -> "dict[str, Any]":
+        """What differs in some of these directories, and which ones are left."""
+        if summaries and last != self._last_transition():
+            summaries = {}
+        found = Listing()
+        found.compare_all(self._root, directories, self._rows, summaries.get)
         return vars(found)
 
     def _rows(self, directory: bytes) -> "Rows":
         """The rows directly in a directory, by name. No read lasts longer than this."""
+        return {row[6]: row for row in self._read(self._known, self._watch, directory)}
+
+    def _summary(self, directory: bytes) -> "Summary | None":
+        rows = self._read(self._contents, self._watch, directory, TURN)
+        return summarize(rows) if len(rows) < TURN else None
+
+    def _last_transition(self) -> int | None:
+        ((last,),) = self._read(self._last)
+        return None if last is None else int(last)
+
+    def _read(self, query: str, *values: object) -> "list[Any]":
         if self._db is None:
             self._db = sqlite3.connect(self._uri, uri=True, timeout=BUSY_SECONDS)
-        rows = self._db.execute(self._query, (self._watch, directory)).fetchall()
-        return {row[6]: row for row in rows}
+        return self._db.execute(query, values).fetchall()
 
     def _close(self) -> None:
         if self._db is not None:
@@ -68,7 +97,7 @@ def main() -> None:
         try:
             comparison = Comparison(receive(requests))
             while True:
-                send(replies, comparison.of(receive(requests)))
+                send(replies, comparison.answer(*receive(requests)))
         except (EOFError, BrokenPipeError):
             # Without good-byes: there may be no reader left to flush to.
             os._exit(0)

@@ -5,8 +5,9 @@
 
 import asyncio
 import subprocess
-from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from daemon.engine.compare_child import receive, send
 from daemon.engine.programs import PACKAGES, PYTHON, program
@@ -14,6 +15,9 @@ from daemon.engine.scanning import Differences, sift
 from daemon.engine.trees import Tree
 from daemon.engine.worker import Worker
 from daemon.store import Reading
+
+if TYPE_CHECKING:
+    from daemon.engine.listing import Summary
 
 _PROGRAM = program("daemon.engine.compare_child")
 
@@ -31,9 +35,21 @@ class Comparer:
         self._process: subprocess.Popen[bytes] | None = None
         self.failure: str | None = None
 
-    def compare(self, directories: Sequence[bytes]) -> asyncio.Future[Differences | None]:
-        """Resolves to what differs in these directories; to None if it cannot tell."""
-        return self._worker.run(partial(self._compare, list(directories)))
+    def compare(
+        self, directories: list[bytes], summaries: "dict[bytes, Summary]", last: int | None
+    ) -> asyncio.Future[Differences | None]:
+        """Resolves to what differs in these directories; to None if it cannot tell.
+
+        The summaries are some of those that `summarize` gave, and `last` came with them.
+        """
+        request = "compare", directories, summaries, last
+        return self._worker.run(lambda: self._sifted(self._ask(*request)))
+
+    def summarize(
+        self, directories: list[bytes]
+    ) -> "asyncio.Future[tuple[int | None, list[Summary | None]] | None]":
+        """Resolves to the last transition, and to what the rows of each directory show."""
+        return self._worker.run(partial(self._ask, "summarize", directories))
 
     async def close(self) -> None:
         """End the process, whatever it does: it only reads."""
@@ -42,17 +58,19 @@ class Comparer:
         self._worker.run(self._end)
         await self._worker.close()
 
-    def _compare(self, directories: list[bytes]) -> Differences | None:
+    def _sifted(self, listing: dict[str, Any] | None) -> Differences | None:
+        return None if listing is None else sift(self._tree, listing)
+
+    def _ask(self, *request: Any) -> Any:  # noqa: ANN401 - see `compare_child`
         if self.failure is not None:
             return None
         try:
             process = self._process or self._start()
-            send(process.stdin, directories)
-            listing = receive(process.stdout)
+            send(process.stdin, request)
+            return receive(process.stdout)
         except (OSError, EOFError, ValueError) as error:
             self.failure = str(error)
             return None
-        return None if listing is None else sift(self._tree, listing)
 
     def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
@@ -66,7 +84,7 @@ class Comparer:
         return process
 
     def _end(self) -> None:
-        # Leaving it closes the pipes and waits for it.
         if self._process is not None:
-            with self._process as process:
+            # Leaving it closes the pipes, one of which may have more in it than will be read.
+            with suppress(BrokenPipeError), self._process as process:
                 process.kill()

@@ -6,11 +6,13 @@ renamed files have taken their rows along, what is missing.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Protocol
 
 from daemon.core.model import Fingerprint, Key, Trigger
 from daemon.core.texts import path_fields
+from daemon.engine.ahead import Ahead, directories_of
 from daemon.engine.identity import RootId
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
@@ -26,8 +28,6 @@ from daemon.engine.trees import Tree
 from daemon.engine.walking import Walk, read_rows, taken
 from daemon.engine.worker import Worker
 
-# Directories whose removal is looked for in one go.
-PAGE = 1_000
 # Triggers that are put in before the loop is given to others.
 SLICE = 500
 # New files that go through the verbs together.
@@ -38,8 +38,6 @@ SETTLE_SECONDS = 20.0
 SAID = 1_000
 # Missing paths in memory.
 KEPT = 50_000
-# Sorts after every path: no component of one has more than 255 bytes.
-_END = b"\xff" * 256
 
 
 Sight = tuple[str, int, int]
@@ -70,10 +68,23 @@ class Scanner:
         self._said: set[Key] = set()
         # Why a scan was not helped, as last said.
         self._failure: str | None = None
+        # What was read before the next scan of a whole tree.
+        self._ahead: dict[str, Ahead] = {}
 
     async def close(self) -> None:
         """End the thread that reads directories."""
         await self._disk.close()
+        for ahead in self._ahead.values():
+            await ahead.close()
+
+    @asynccontextmanager
+    async def reading_ahead(self, tree: Tree) -> AsyncIterator[None]:
+        """While inside, read rows for the scan that follows, which may not begin yet."""
+        ahead = self._ahead[tree.name] = Ahead(tree, self._ledger)
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(ahead.read())
+            yield
+            reading.cancel()
 
     async def scan(self, tree: Tree, tops: Sequence[bytes]) -> Counts:
         """Compare the subtrees at `tops` with their rows, directory by directory."""
@@ -117,7 +128,8 @@ class Scanner:
     async def _compare(self, tree: Tree, tops: Sequence[bytes], counts: Counts) -> list[bytes]:
         """First phase: tell of what is new or changed; the directories that miss something."""
         sparse: list[bytes] = []
-        async with Walk(tree, tops, self._ledger, self._disk) as walk:
+        ahead = self._ahead.pop(tree.name, None) if b"" in tops else None
+        async with Walk(tree, tops, self._ledger, self._disk, ahead) as walk:
             async for found in walk:
                 await self._tell(tree, found, counts)
                 sparse += found.sparse
@@ -172,15 +184,10 @@ class Scanner:
         found: list[bytes] = []
         if top:
             found += await self._disk.run(partial(vanished, tree, [top]))
-        first, end = (top + b"/", top + b"0") if top else (b"\0", _END)
-        while page := await self._directories(tree, first, end):
+        bounds = (top + b"/", top + b"0") if top else (b"\0",)
+        async for page in directories_of(self._ledger, tree, *bounds):
             found += await self._disk.run(partial(vanished, tree, page))
-            first = page[-1] + b"\0"
         return found
-
-    async def _directories(self, tree: Tree, first: bytes, end: bytes) -> list[bytes]:
-        page = partial(self._ledger.store.directories, tree.name, first, end, PAGE)
-        return await self._ledger.insist("read", page)
 
     async def _may_conclude(
         self, tree: Tree, tops: Sequence[bytes], sight: Sight, counts: Counts

@@ -6,43 +6,48 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from daemon.engine.ahead import ALONE, CHUNK, Ahead, live
 from daemon.engine.comparer import Comparer
 from daemon.engine.ledger import Ledger
 from daemon.engine.scanning import Differences, Rows, compare_directories
 from daemon.engine.trees import Tree
 from daemon.engine.worker import Worker
 
-# Directories that are read and compared in one go.
-CHUNK = 64
 # So many comparisons at once. In the daemon's own thread the rows of one are read meanwhile.
 LANES = 2
-# A walk over more than so many files and directories gets processes that help: their start takes
-# as long as 5,000 files do.
-ALONE = 20_000
 
 
 class Walk:
     """Iterates, while it is entered, over what differs in some subtrees of a tree.
 
-    `failure`: why a process that should help did not.
+    `ahead` is what was read of the rows before it. `failure`: why a process that should help did
+    not.
     """
 
-    def __init__(self, tree: Tree, tops: Sequence[bytes], ledger: Ledger, disk: Worker) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        tops: Sequence[bytes],
+        ledger: Ledger,
+        disk: Worker,
+        ahead: Ahead | None = None,
+    ) -> None:
         self._tree = tree
         self._ledger = ledger
         self._disk = disk
+        self._ahead = ahead or Ahead(tree, ledger)
         self._waiting = list(tops)
         self._lanes: set[asyncio.Task[Differences]] = set()
         self._seen = 0
-        self._comparers: list[Comparer] = []
-        self._idle: list[Comparer] = []
+        first = self._ahead.comparer
+        self._comparers: list[Comparer] = [first] if first else []
+        self._idle = list(self._comparers)
         self.failure: str | None = None
 
     async def __aenter__(self) -> Self:
         if b"" in self._waiting:
             # As many as there were the last time.
-            live = partial(self._ledger.store.live, self._tree.name)
-            self._seen = await self._ledger.insist("read", live)
+            self._seen = await live(self._ledger, self._tree)
         return self
 
     async def __aexit__(
@@ -78,7 +83,9 @@ class Walk:
         comparer = self._comparer()
         if comparer is None:
             return None
-        found = await comparer.compare(directories)
+        found = await comparer.compare(
+            directories, self._ahead.taken(directories), self._ahead.last
+        )
         self._idle.append(comparer)
         self.failure = self.failure or comparer.failure
         return found

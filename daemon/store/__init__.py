@@ -41,11 +41,15 @@ class Known(NamedTuple):
 class Reading(NamedTuple):
     """How another process reads what `Store.known` gives, from a SQLite database as a URI.
 
-    `query` takes a watch and a directory. A row of it is a `Known`, and then the file's name.
+    The queries `known` and `contents` take a watch and a directory, `contents` also the most rows.
+    A row of `known` is a `Known`, and then the file's name; one of `contents` is name, inode, size
+    and mtime. As long as `last` gives the same number no transition has changed any row.
     """
 
     uri: str
-    query: str
+    known: str
+    contents: str
+    last: str
 
 
 class StateCount(NamedTuple):

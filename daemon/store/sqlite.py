@@ -89,13 +89,14 @@ class SqliteStore:
         self, watch: str, directories: Sequence[bytes], *, by_content: bool = False
     ) -> list[dict[bytes, Known]]:
         """See `Store`."""
-        query = self.reading(by_content=by_content).query
+        query = self.reading(by_content=by_content).known
         return await self._ask(partial(reading.known, query, watch, directories))
 
     def reading(self, *, by_content: bool = False) -> Reading:
         """See `Store`."""
-        query = SQL["select_known_by_content" if by_content else "select_known"]
-        return Reading(self._path.absolute().as_uri() + "?mode=ro", query)
+        uri = self._path.absolute().as_uri() + "?mode=ro"
+        known = SQL["select_known_by_content" if by_content else "select_known"]
+        return Reading(uri, known, SQL["select_contents"], SQL["select_last_transition"])
 
     async def directories(self, watch: str, first: bytes, end: bytes, limit: int) -> list[bytes]:
         """See `Store`."""

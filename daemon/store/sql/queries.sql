@@ -90,6 +90,14 @@ SELECT ino, size, mtime_ns, state, plan, NULL, name FROM files WHERE watch = ? A
 SELECT ino, size, mtime_ns, state, plan, CASE WHEN digest IS NOT NULL THEN ctime_ns END, name
 FROM files WHERE watch = ? AND directory = ?;
 
+-- name: select_contents
+-- What the files of a directory show, as its rows have it.
+SELECT name, ino, size, mtime_ns FROM files WHERE watch = ? AND directory = ? LIMIT ?;
+
+-- name: select_last_transition
+-- As long as this stays, so do all rows, but for what `note_ctimes_if_version` notes.
+SELECT max(seq) FROM transitions;
+
 -- name: select_named
 -- The rows of a directory whose names are in a range.
 SELECT {columns} FROM files WHERE watch = ? AND directory = ? AND name >= ? AND name < ?
