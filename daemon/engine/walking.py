@@ -45,9 +45,6 @@ class Walk:
         self.failure: str | None = None
 
     async def __aenter__(self) -> Self:
-        if b"" in self._waiting:
-            # As many as there were the last time.
-            self._seen = await live(self._ledger, self._tree)
         return self
 
     async def __aexit__(
@@ -62,6 +59,9 @@ class Walk:
         await asyncio.gather(*(comparer.close() for comparer in self._comparers))
 
     async def __aiter__(self) -> AsyncIterator[Differences]:
+        if b"" in self._waiting:
+            # As many as there were the last time.
+            self._seen = await live(self._ledger, self._tree)
         while self._waiting or self._lanes:
             while self._waiting and len(self._lanes) < LANES:
                 compare = self._compare(taken(self._waiting))

@@ -290,6 +290,36 @@ async def test_known(store: Store) -> None:
     assert await store.known("other", [b"d"]) == [{}]
 
 
+async def test_reading(store: Store) -> None:
+    """What another process reads by itself is what the store gives, and it sees every transition.
+
+    A ctime that is noted is none.
+    """
+    writer = Writer(store)
+    births = [born("d/a", 1, seen=Fingerprint(5, 6, 7, 8, 9), digest="blake2b:0"), born("d/b", 2)]
+    await writer.apply(*births)
+    for by_content in (False, True):
+        reading = store.reading(by_content=by_content)
+        assert reading is not None
+        (known,) = await store.known("incoming", [b"d"], by_content=by_content)
+        with closing(sqlite3.connect(reading.uri, uri=True)) as db:
+            rows = db.execute(reading.known, ("incoming", b"d")).fetchall()
+            assert {row[-1]: Known(*row[:-1]) for row in rows} == known
+            contents = db.execute(reading.contents, ("incoming", b"d", 9)).fetchall()
+            assert sorted(contents) == [(b"a", 8, 5, 6), (b"b", None, None, None)]
+            assert len(db.execute(reading.contents, ("incoming", b"d", 1)).fetchall()) == 1
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                db.execute("DELETE FROM files")
+    assert reading is not None
+    with closing(sqlite3.connect(reading.uri, uri=True)) as db:
+        last = [db.execute(reading.last).fetchone()]
+        await store.note_ctimes([replace(births[0].after, seen=Fingerprint(5, 6, 10, 8, 9))])
+        last.append(db.execute(reading.last).fetchone())
+        await writer.apply(step_on(births[1].after, "vanish", "gone"))
+        last.append(db.execute(reading.last).fetchone())
+    assert last == [(2,), (2,), (3,)]
+
+
 async def test_known_by_content(store: Store) -> None:
     """For a watch that goes by content the ctime belongs to it, where there is a digest."""
     seen = Fingerprint(5, 6, 7, 8, 9)

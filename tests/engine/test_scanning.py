@@ -5,8 +5,12 @@ import os
 import resource
 from pathlib import Path
 
+import pytest
+
 from daemon.config import Settle, Watch
+from daemon.engine import listing
 from daemon.engine.disk import fingerprint
+from daemon.engine.listing import Listing, summarize
 from daemon.engine.scanning import Differences, compare_directories, missing_in, vanished
 from daemon.engine.trees import Tree
 from daemon.store import Known
@@ -121,3 +125,55 @@ def test_out_of_descriptors(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert found == Differences(unreadable=[(b"", os.strerror(errno.EMFILE))])
+
+
+def summary_at(folder: Path) -> tuple[int, bytes]:
+    """Of rows that show all the files of a folder."""
+    rows = {path.name: known(path) for path in folder.iterdir() if path.is_file()}
+    return summarize((name.encode(), row.ino, row.size, row.mtime_ns) for name, row in rows.items())
+
+
+def test_summary(tmp_path: Path) -> None:
+    """Rows are read only where a folder shows something else than their summary does."""
+    folder = tmp_path / "d"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "pipe").symlink_to("nowhere")
+    for name in ("a", "b"):
+        (folder / name).write_bytes(b"x")
+    summary = summary_at(folder)
+    assert reads_rows(tmp_path, summary) == (False, [b"d/sub"], [b"d/pipe"])
+    (folder / "c").write_bytes(b"x")
+    assert reads_rows(tmp_path, summary)[0]
+    (folder / "c").replace(folder / "b")
+    assert reads_rows(tmp_path, summary)[0]
+    summary = summary_at(folder)
+    assert not reads_rows(tmp_path, summary)[0]
+    (folder / "b").unlink()
+    assert reads_rows(tmp_path, summary)[0]
+    (folder / "b").mkdir()
+    assert reads_rows(tmp_path, summary)[0]
+
+
+def reads_rows(root: Path, summary: tuple[int, bytes]) -> tuple[bool, list[bytes], list[bytes]]:
+    """Whether the rows of `d` are asked for; what stands there that is no file."""
+    asked: list[bytes] = []
+
+    def rows_of(directory: bytes) -> dict[bytes, Known]:
+        asked.append(directory)
+        return {}
+
+    found = Listing()
+    found.compare_all(bytes(root), [b"d"], rows_of, {b"d": summary}.get)
+    assert (found.directories, found.unreadable) == (1, [])
+    return bool(asked), found.folders, found.others
+
+
+def test_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so many files, changed or not, the other directories are left for another turn."""
+    monkeypatch.setattr(listing, "TURN", 2)
+    for name in ("d/a", "d/b", "d/c", "e/a"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    rows = {name.encode(): known(tmp_path / "d" / name) for name in "abc"}
+    found = compare_directories(tree_at(tmp_path), [b"d", b"e"], [rows, {}])
+    assert (found.files, found.unread) == (3, [b"e"])
