@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from daemon.engine.comparer import Comparer
+from daemon.engine.comparer import Comparer, Crew
 from daemon.engine.ledger import Ledger
 from daemon.engine.trees import Tree
 
@@ -34,9 +34,10 @@ class Ahead:
     They are of the moment when `last` was the last transition, and of no use after another one.
     """
 
-    def __init__(self, tree: Tree, ledger: Ledger) -> None:
+    def __init__(self, tree: Tree, ledger: Ledger, crew: Crew) -> None:
         self._tree = tree
         self._ledger = ledger
+        self._crew = crew
         self._summaries: dict[bytes, Summary] = {}
         self.last: int | None = None
         self.comparer: Comparer | None = None
@@ -46,24 +47,23 @@ class Ahead:
         # By content the ctime counts as well, but not that of every file.
         if self._tree.by_content or await live(self._ledger, self._tree) < ALONE:
             return
-        reading = self._ledger.store.reading()
-        if reading is None:
+        self.comparer = self._crew.hire(self._tree)
+        if self.comparer is None:
             return
-        self.comparer = Comparer(self._tree, reading)
         async for page in directories_of(self._ledger, self._tree):
             for start in range(0, len(page), CHUNK):
                 if not await self._take_up(self.comparer, page[start : start + CHUNK]):
                     return
 
-    def taken(self, directories: Sequence[bytes]) -> "dict[bytes, Summary]":
-        """Those of some directories, taken out: each is for one comparison."""
-        found = ((path, self._summaries.pop(path, None)) for path in directories)
-        return {path: summary for path, summary in found if summary is not None}
+    def of(self, directories: Sequence[bytes]) -> "dict[bytes, Summary]":
+        """Those of some directories, as far as there are any."""
+        found = self._summaries
+        return {path: found[path] for path in directories if path in found}
 
     async def close(self) -> None:
         """End the process."""
         if self.comparer is not None:
-            await self.comparer.close()
+            await self._crew.dismiss(self.comparer)
 
     async def _take_up(self, comparer: Comparer, directories: list[bytes]) -> bool:
         answer = await comparer.summarize(directories)

@@ -14,11 +14,13 @@ from daemon.engine.programs import PACKAGES, PYTHON, program
 from daemon.engine.scanning import Differences, sift
 from daemon.engine.trees import Tree
 from daemon.engine.worker import Worker
-from daemon.store import Reading
+from daemon.store import Reading, Store
 
 if TYPE_CHECKING:
     from daemon.engine.listing import Summary
 
+# Processes at a time, whatever there is to scan.
+MOST = 2
 _PROGRAM = program("daemon.engine.compare_child")
 
 
@@ -88,3 +90,26 @@ class Comparer:
             # Leaving it closes the pipes, one of which may have more in it than will be read.
             with suppress(BrokenPipeError), self._process as process:
                 process.kill()
+
+
+class Crew:
+    """The comparers of all scans together: so many, for each takes 14 MB."""
+
+    def __init__(self, store: Store, most: int = MOST) -> None:
+        self._store = store
+        self._free = most
+
+    def hire(self, tree: Tree) -> Comparer | None:
+        """One more for this tree, if there is one to be had."""
+        reading = self._store.reading(by_content=tree.by_content)
+        if reading is None or not self._free:
+            return None
+        self._free -= 1
+        return Comparer(tree, reading)
+
+    async def dismiss(self, comparer: Comparer) -> None:
+        """End one."""
+        try:
+            await comparer.close()
+        finally:
+            self._free += 1

@@ -13,6 +13,7 @@ from typing import Protocol
 from daemon.core.model import Fingerprint, Key, Trigger
 from daemon.core.texts import path_fields
 from daemon.engine.ahead import Ahead, directories_of
+from daemon.engine.comparer import Crew
 from daemon.engine.identity import RootId
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
@@ -64,6 +65,7 @@ class Scanner:
         self._journal = journal
         self._removals = removals
         self._disk = Worker("scan")
+        self._crew = Crew(ledger.store)
         # What could not be read, so that it is said once and not with every scan.
         self._said: set[Key] = set()
         # Why a scan was not helped, as last said.
@@ -80,7 +82,7 @@ class Scanner:
     @asynccontextmanager
     async def reading_ahead(self, tree: Tree) -> AsyncIterator[None]:
         """While inside, read rows for the scan that follows, which may not begin yet."""
-        ahead = self._ahead[tree.name] = Ahead(tree, self._ledger)
+        ahead = self._ahead[tree.name] = Ahead(tree, self._ledger, self._crew)
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(ahead.read())
             yield
@@ -129,7 +131,7 @@ class Scanner:
         """First phase: tell of what is new or changed; the directories that miss something."""
         sparse: list[bytes] = []
         ahead = self._ahead.pop(tree.name, None) if b"" in tops else None
-        async with Walk(tree, tops, self._ledger, self._disk, ahead) as walk:
+        async with Walk(tree, tops, self._ledger, self._disk, self._crew, ahead) as walk:
             async for found in walk:
                 await self._tell(tree, found, counts)
                 sparse += found.sparse

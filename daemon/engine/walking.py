@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from daemon.engine.ahead import ALONE, CHUNK, Ahead, live
-from daemon.engine.comparer import Comparer
+from daemon.engine.comparer import Comparer, Crew
 from daemon.engine.ledger import Ledger
 from daemon.engine.scanning import Differences, Rows, compare_directories
 from daemon.engine.trees import Tree
@@ -30,12 +30,14 @@ class Walk:
         tops: Sequence[bytes],
         ledger: Ledger,
         disk: Worker,
+        crew: Crew,
         ahead: Ahead | None = None,
     ) -> None:
         self._tree = tree
         self._ledger = ledger
         self._disk = disk
-        self._ahead = ahead or Ahead(tree, ledger)
+        self._crew = crew
+        self._ahead = ahead or Ahead(tree, ledger, crew)
         self._waiting = list(tops)
         self._lanes: set[asyncio.Task[Differences]] = set()
         self._seen = 0
@@ -56,7 +58,7 @@ class Walk:
         for lane in self._lanes:
             lane.cancel()
         await asyncio.gather(*self._lanes, return_exceptions=True)
-        await asyncio.gather(*(comparer.close() for comparer in self._comparers))
+        await asyncio.gather(*map(self._crew.dismiss, self._comparers))
 
     async def __aiter__(self) -> AsyncIterator[Differences]:
         if b"" in self._waiting:
@@ -83,9 +85,7 @@ class Walk:
         comparer = self._comparer()
         if comparer is None:
             return None
-        found = await comparer.compare(
-            directories, self._ahead.taken(directories), self._ahead.last
-        )
+        found = await comparer.compare(directories, self._ahead.of(directories), self._ahead.last)
         self._idle.append(comparer)
         self.failure = self.failure or comparer.failure
         return found
@@ -102,11 +102,10 @@ class Walk:
             return None
         if self._idle:
             return self._idle.pop()
-        reading = self._ledger.store.reading(by_content=self._tree.by_content)
-        if reading is None:
-            return None
-        self._comparers.append(Comparer(self._tree, reading))
-        return self._comparers[-1]
+        comparer = self._crew.hire(self._tree)
+        if comparer is not None:
+            self._comparers.append(comparer)
+        return comparer
 
 
 async def read_rows(ledger: Ledger, tree: Tree, directories: Sequence[bytes]) -> list[Rows]:

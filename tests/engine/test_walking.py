@@ -14,6 +14,7 @@ from daemon.cli.harness import Rig
 from daemon.config import Settle
 from daemon.engine import ahead, comparer, walking
 from daemon.engine.ahead import Ahead
+from daemon.engine.comparer import Crew
 from daemon.engine.scanning import Counts, Differences
 from daemon.engine.trees import Tree
 from daemon.engine.walking import Walk
@@ -62,7 +63,7 @@ async def scan(rig: Rig) -> Counts:
 
 async def read_ahead(rig: Rig) -> Ahead:
     """Read all there is before the next scan."""
-    read = Ahead(the_tree(rig), rig.service.ledger)
+    read = Ahead(the_tree(rig), rig.service.ledger, rig.service.scanner._crew)
     await read.read()
     rig.service.scanner._ahead["incoming"] = read
     return read
@@ -72,7 +73,8 @@ async def differences(rig: Rig, tops: Sequence[bytes] = (b"",)) -> dict[str, Any
     """All that a walk finds, put together."""
     found: dict[str, Any] = {}
     disk = Worker("test")
-    async with Walk(the_tree(rig), tops, rig.service.ledger, disk) as walk:
+    crew = Crew(rig.store)
+    async with Walk(the_tree(rig), tops, rig.service.ledger, disk, crew) as walk:
         async for each in walk:
             for name in each.__struct_fields__:
                 value = getattr(each, name)
@@ -200,7 +202,7 @@ async def test_committed_while_it_was_read(
 
         monkeypatch.setattr(Ahead, "_take_up", take_up_and_commit)
         read = await read_ahead(rig)
-        assert read.taken([b"d", b"e"]) == {}
+        assert read.of([b"d", b"e"]) == {}
 
 
 @pytest.mark.usefixtures("helped")
@@ -211,7 +213,7 @@ async def test_nothing_is_listed_ahead(engine: Open, tree: Path, tmp_path: Path)
         await scan(rig)
         tree.rename(tmp_path / "away")
         read = await read_ahead(rig)
-        assert set(read.taken([b"d", b"e"])) == {b"d", b"e"}
+        assert set(read.of([b"d", b"e"])) == {b"d", b"e"}
 
 
 @pytest.mark.usefixtures("helped")
@@ -303,6 +305,23 @@ async def test_database_that_no_process_can_read(
         await read_ahead(rig)
         assert (await scan(rig)).files == 2
         assert [x for x in await rig.lines() if x["event"] == "daemon.degraded"] == []
+
+
+@pytest.mark.usefixtures("helped")
+async def test_crew(engine: Open, tree: Path) -> None:
+    """There are so many processes for all scans together, and who gets none does without."""
+    put(tree, "a", "d/a")
+    async with engine() as rig:
+        crew = rig.service.scanner._crew
+        hired = [crew.hire(the_tree(rig)) for _ in range(comparer.MOST + 1)]
+        assert [each is None for each in hired] == [False] * comparer.MOST + [True]
+        assert (await scan(rig)).new == 2
+        for each in hired:
+            if each is not None:
+                await crew.dismiss(each)
+        assert crew._free == comparer.MOST
+        await scan(rig)
+        assert crew._free == comparer.MOST
 
 
 @pytest.mark.usefixtures("helped")
