@@ -42,10 +42,17 @@ def tracking(site: Site) -> Site:
 
 
 def watcher(daemon: RunningDaemon) -> int:
-    """The process that watches for it: the only one that a daemon without handlers has."""
-    found = children(daemon.pid)
-    assert len(found) == 1, f"processes below the daemon: {found}"
+    """The process that watches for it. Others may help with a scan meanwhile, and end with it."""
+    found = [pid for pid in children(daemon.pid) if b"watch_child" in program_of(pid)]
+    assert len(found) == 1, f"watchers below the daemon: {found}"
     return found[0]
+
+
+def program_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def await_hints(site: Site, daemon: RunningDaemon) -> None:
