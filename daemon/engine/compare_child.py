@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from daemon.engine.listing import Rows, Summary
 
-    # `Reading`, the watch, and its root.
+    # `Access`, the watch, and its root.
     Task: TypeAlias = "tuple[str, str, str, str, str, bytes]"
 
 BUSY_SECONDS = 0.25

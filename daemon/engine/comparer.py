@@ -14,7 +14,7 @@ from daemon.engine.programs import PACKAGES, PYTHON, program
 from daemon.engine.scanning import Differences, sift
 from daemon.engine.trees import Tree
 from daemon.engine.worker import Worker
-from daemon.store import Reading, Store
+from daemon.store import Access, Store
 
 if TYPE_CHECKING:
     from daemon.engine.listing import Summary
@@ -30,9 +30,9 @@ class Comparer:
     `failure`: why it is of no more use; it is not started again.
     """
 
-    def __init__(self, tree: Tree, reading: Reading) -> None:
+    def __init__(self, tree: Tree, access: Access) -> None:
         self._tree = tree
-        self._task = (*reading, tree.name, tree.root)
+        self._task = (*access, tree.name, tree.root)
         self._worker = Worker("comparer")
         self._process: subprocess.Popen[bytes] | None = None
         self.failure: str | None = None
@@ -101,11 +101,11 @@ class Crew:
 
     def hire(self, tree: Tree) -> Comparer | None:
         """One more for this tree, if there is one to be had."""
-        reading = self._store.reading(by_content=tree.by_content)
-        if reading is None or not self._free:
+        access = self._store.access(by_content=tree.by_content)
+        if access is None or not self._free:
             return None
         self._free -= 1
-        return Comparer(tree, reading)
+        return Comparer(tree, access)
 
     async def dismiss(self, comparer: Comparer) -> None:
         """End one."""

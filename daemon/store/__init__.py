@@ -38,7 +38,7 @@ class Known(NamedTuple):
     ctime_ns: int | None = None
 
 
-class Reading(NamedTuple):
+class Access(NamedTuple):
     """How another process reads what `Store.known` gives, from a SQLite database as a URI.
 
     The queries `known` and `contents` take a watch and a directory, `contents` also the most rows.
@@ -120,7 +120,7 @@ class Store(Protocol):
         """
         ...
 
-    def reading(self, *, by_content: bool = False) -> Reading | None:
+    def access(self, *, by_content: bool = False) -> Access | None:
         """How other processes on this host can read the same; None if they cannot."""
         ...
 

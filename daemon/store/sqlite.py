@@ -16,10 +16,10 @@ from typing import TypeVar
 from daemon.core.model import Key, Record, Row, Transition
 from daemon.errors import StoreLost
 from daemon.store import (
+    Access,
     Known,
     LastIds,
     Queue,
-    Reading,
     StateCount,
     StepCount,
     WatchMark,
@@ -89,14 +89,14 @@ class SqliteStore:
         self, watch: str, directories: Sequence[bytes], *, by_content: bool = False
     ) -> list[dict[bytes, Known]]:
         """See `Store`."""
-        query = self.reading(by_content=by_content).known
+        query = self.access(by_content=by_content).known
         return await self._ask(partial(reading.known, query, watch, directories))
 
-    def reading(self, *, by_content: bool = False) -> Reading:
+    def access(self, *, by_content: bool = False) -> Access:
         """See `Store`."""
         uri = self._path.absolute().as_uri() + "?mode=ro"
         known = SQL["select_known_by_content" if by_content else "select_known"]
-        return Reading(uri, known, SQL["select_contents"], SQL["select_last_transition"])
+        return Access(uri, known, SQL["select_contents"], SQL["select_last_transition"])
 
     async def directories(self, watch: str, first: bytes, end: bytes, limit: int) -> list[bytes]:
         """See `Store`."""

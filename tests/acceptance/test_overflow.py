@@ -4,6 +4,7 @@ import os
 import select
 import signal
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest

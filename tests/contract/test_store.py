@@ -290,7 +290,7 @@ async def test_known(store: Store) -> None:
     assert await store.known("other", [b"d"]) == [{}]
 
 
-async def test_reading(store: Store) -> None:
+async def test_access(store: Store) -> None:
     """What another process reads by itself is what the store gives, and it sees every transition.
 
     A ctime that is noted is none.
@@ -299,7 +299,7 @@ async def test_reading(store: Store) -> None:
     births = [born("d/a", 1, seen=Fingerprint(5, 6, 7, 8, 9), digest="blake2b:0"), born("d/b", 2)]
     await writer.apply(*births)
     for by_content in (False, True):
-        reading = store.reading(by_content=by_content)
+        reading = store.access(by_content=by_content)
         assert reading is not None
         (known,) = await store.known("incoming", [b"d"], by_content=by_content)
         with closing(sqlite3.connect(reading.uri, uri=True)) as db:

@@ -20,7 +20,7 @@ from daemon.engine.trees import Tree
 from daemon.engine.walking import Walk
 from daemon.engine.worker import Worker
 from daemon.sources import watcher
-from daemon.store import Reading, Store
+from daemon.store import Access, Store
 from tests.engine.conftest import Open
 
 SETTLE = Settle(quiet=0.0, marker="{name}.done")
@@ -139,10 +139,10 @@ async def test_read_ahead(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPa
 
 def hide_rows(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the processes fail at the rows of a directory, though not at their summary."""
-    reading = store.reading()
-    assert reading is not None
-    broken = reading._replace(known="SELECT nothing FROM nowhere WHERE ? = ?")
-    monkeypatch.setattr(store, "reading", lambda **_: broken)
+    access = store.access()
+    assert access is not None
+    broken = access._replace(known="SELECT nothing FROM nowhere WHERE ? = ?")
+    monkeypatch.setattr(store, "access", lambda **_: broken)
 
 
 async def test_changed_since_it_was_read(
@@ -297,10 +297,10 @@ async def test_database_that_no_process_can_read(
     """Then the daemon asks, whose business it is when the database is away."""
     put(tree, "a", "d/a")
     async with engine() as rig:
-        reading = rig.store.reading()
-        assert reading is not None
-        elsewhere = Reading((tmp_path / "none.db").as_uri() + "?mode=ro", *reading[1:])
-        monkeypatch.setattr(rig.store, "reading", lambda **_: elsewhere)
+        access = rig.store.access()
+        assert access is not None
+        elsewhere = Access((tmp_path / "none.db").as_uri() + "?mode=ro", *access[1:])
+        monkeypatch.setattr(rig.store, "access", lambda **_: elsewhere)
         assert (await scan(rig)).new == 2
         await read_ahead(rig)
         assert (await scan(rig)).files == 2
