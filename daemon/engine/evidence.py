@@ -61,9 +61,7 @@ class Evidence:
     def _is_new(self, turn: Turn) -> bool:
         """A scan saw no row; if it was wrong, the insert loses, and that is found out then."""
         return (
-            turn.trigger.found is not None
-            and turn.result is None
-            and not self._ledger.recalls(turn.key)
+            turn.trigger.found is not None and not turn.lost and not self._ledger.recalls(turn.key)
         )
 
     async def _look(self, turns: Sequence[Turn]) -> None:

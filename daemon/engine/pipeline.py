@@ -244,7 +244,7 @@ class Pipeline:
             after = [next(rows) for _ in turn.transitions]
             turn.slot.row = own = after[0]
             if own is None:
-                turn.result = None
+                turn.result, turn.lost = None, True
                 lost.append(turn)
             else:
                 turn.over = True

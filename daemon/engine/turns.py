@@ -27,9 +27,9 @@ class Turn:
 
     Where it moves a row: `former` is the path that the row leaves, held as well, and `displaced`
     what becomes of the row that had this one. `lent`: another turn moves the row of this path away,
-    so it is to be looked at again. `digest`: of what was seen, where that is known; empty where it
-    cannot be read. `together`: a member of a set that is settled as a whole. `over`: committed, or
-    nothing had to be.
+    so it is to be looked at again. `lost`: somebody else moved the row on meanwhile. `digest`: of
+    what was seen, where that is known; empty where it cannot be read. `together`: a member of a set
+    that is settled as a whole. `over`: committed, or nothing had to be.
     """
 
     __slots__ = (
@@ -40,6 +40,7 @@ class Turn:
         "former",
         "lent",
         "look",
+        "lost",
         "origin",
         "over",
         "result",
@@ -63,6 +64,7 @@ class Turn:
         self.former: tuple[Key, Slot] | None = None
         self.displaced: Transition | None = None
         self.lent = False
+        self.lost = False
         self.digest: str | None = None
         self.together = False
         self.over = False

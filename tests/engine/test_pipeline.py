@@ -276,6 +276,18 @@ async def test_lost_race_that_is_refused(engine: Open) -> None:
         assert isinstance(await rig.send(path, "start"), Refused)
 
 
+async def test_a_scan_that_took_a_file_for_new(engine: Open) -> None:
+    """Its row has come meanwhile, and is not in memory: the insert loses, and the row is read."""
+    async with engine() as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        row = await rig.row(path)
+        rig.service.ledger._recent.clear()
+        async with asyncio.timeout(20):
+            assert await rig.send(path, "look", found=row.seen) is None
+        assert await rig.row(path) == row
+
+
 async def test_start_at_another_version(engine: Open) -> None:
     """A start that was asked for at a version that is past is a no-op: no line, no place taken."""
     async with engine() as rig:
