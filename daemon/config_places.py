@@ -42,6 +42,8 @@ def resolve(raw: dict[str, Any], file: Path) -> None:
     """
     for _, watch in tables(raw.get("watch")):
         _resolve_key(watch, "path", file)
+        for _, step in tables(watch.get("step")):
+            _resolve_program(step, file)
     if _table(raw, "log").get("output") != "stdout":
         _resolve_key(_table(raw, "log"), "output", file)
     _resolve_socket(_table(raw, "metrics"), file)
@@ -55,6 +57,12 @@ def resolve(raw: dict[str, Any], file: Path) -> None:
 def _resolve_key(table: dict[str, Any], key: str, file: Path) -> None:
     if path := locate.placed(table.get(key), file):
         table[key] = path
+
+
+def _resolve_program(step: dict[str, Any], file: Path) -> None:
+    _resolve_key(step, "cwd", file)
+    if step.get("output") != "log":
+        _resolve_key(step, "output", file)
 
 
 def _resolve_socket(table: dict[str, Any], file: Path) -> None:
@@ -82,6 +90,9 @@ def misplaced(raw: dict[str, Any]) -> Iterator[Finding]:
     trees = list(_trees(raw))
     for tree in trees:
         yield from _absent(tree)
+    for at, step in _steps(raw):
+        if isinstance(cwd := step.get("cwd"), Path):
+            yield from _absent(Tree((*at, "cwd"), cwd, create=False))
     for first, second in combinations(trees, 2):
         yield from _overlap(first, second)
     for tree, place in product(trees, _own(raw)):
@@ -114,6 +125,15 @@ def _own(raw: dict[str, Any]) -> Iterator[Own]:
     ):
         if isinstance(path := _table(raw, table).get(key), Path):
             yield Own((table, key), path, what, private=key == "state_dir")
+    for at, step in _steps(raw):
+        if isinstance(path := step.get("output"), Path):
+            yield Own((*at, "output"), path, "the output of a step")
+
+
+def _steps(raw: dict[str, Any]) -> Iterator[tuple[Location, dict[str, Any]]]:
+    for watch_index, watch in tables(raw.get("watch")):
+        for index, step in tables(watch.get("step")):
+            yield ("watch", watch_index, "step", index), step
 
 
 def _absent(tree: Tree) -> Iterator[Finding]:
@@ -121,7 +141,7 @@ def _absent(tree: Tree) -> Iterator[Finding]:
         mode = tree.path.stat().st_mode
     except FileNotFoundError:
         if not tree.create:
-            remedy = "create it, or set create = true"
+            remedy = "create it" + (", or set create = true" if tree.at[-1] == "path" else "")
             yield Finding(tree.at, f"there is no folder {_shown(tree.path)}", remedy)
     except OSError as error:
         found = f"{_shown(tree.path)} cannot be looked at: {error.strerror}"

@@ -4,27 +4,24 @@ A step's kind is the key that says what runs: `command`. Every kind has its own 
 that belongs to another kind is refused like any other that is not known.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Struct
 
+from daemon import config_program as program
 from daemon import config_values as values
-from daemon.config_report import Finding, WrongValueError, wrong
-from daemon.config_tables import Example, listing, table
+from daemon.config_report import Finding, WrongValueError
+from daemon.config_tables import Example, table
 
 Name = Annotated[str, values.name]
 Duration = Annotated[float, values.duration]
 Span = Annotated[float, values.span]
 Count = Annotated[int, values.whole(1)]
 Share = Annotated[float, values.number(0, 1)]
-
-
-def _command(value: object) -> tuple[str, ...]:
-    command = listing(values.argument)(value)
-    if not command or not command[0]:
-        remedy = 'write a list: ["program", "argument", ...]'
-        raise wrong(value, remedy, "found no program")
-    return command
+# Files that a step may have in memory at once.
+IN_FLIGHT = 16_384
 
 
 class Backoff(Struct, frozen=True, kw_only=True):
@@ -72,13 +69,71 @@ class Step(Struct, frozen=True, kw_only=True):
     max_per_minute: Annotated[int | None, values.whole(1, 1_000_000)] = None
     on_change: Literal["finish", "cancel"] = "finish"
 
+    @property
+    def in_flight(self) -> int:
+        """How many files its handler can have at a time."""
+        return self.concurrency
 
-class CommandStep(Step, frozen=True, kw_only=True):
-    """A step that runs a program once for each file."""
+
+class ProgramStep(Step, frozen=True, kw_only=True):
+    """A step that starts programs of its own: how they run, whatever they are told."""
+
+    cwd: Annotated[Path | None, values.folder] = None
+    env: Annotated[dict[str, str], program.environment] = {}
+    user: Annotated[str | None, program.user] = None
+    nice: Annotated[int, values.whole(-20, 19)] = 0
+    limits: program.Limits = program.Limits()
+    on_restart: Literal["end", "wait"] = "end"
+
+
+class CommandStep(ProgramStep, frozen=True, kw_only=True):
+    """A step that runs a program once for each file, or for each batch of them."""
 
     command: Annotated[
-        tuple[str, ...], _command, Example('command = ["/usr/local/bin/load", "{path}"]')
+        tuple[str, ...], program.command, Example('command = ["/usr/local/bin/load", "{path}"]')
     ]
+    batch: Annotated[int, values.whole(1, 1024)] = 1
+    stdin: Literal["none", "file", "paths0", "json"] = "none"
+    output: Annotated[str, program.output] = "log"
+    result: Literal["none", "stdout"] = "none"
+    unavailable: Annotated[tuple[int, ...], program.statuses] = ()
+
+    @property
+    def in_flight(self) -> int:
+        """A batch is a place for as many files as it holds."""
+        return self.concurrency * self.batch
+
+    def __post_init__(self) -> None:
+        """Refuse keys that do nothing, or do harm, beside each other."""
+        if self.batch > 1 and (findings := list(_wrong_in_batch(self))):
+            raise WrongValueError(findings)
+
+
+def _wrong_in_batch(step: CommandStep) -> Iterator[Finding]:
+    """What is about one file has no meaning where there are many."""
+    if step.in_flight > IN_FLIGHT:
+        found = f"concurrency times batch is {step.in_flight}"
+        yield Finding(("batch",), found, f"let it be at most {IN_FLIGHT}")
+    for at, written in (
+        *((("command", n), a) for n, a in enumerate(step.command)),
+        (("output",), step.output),
+    ):
+        for name in sorted(program.placeholders(written) & program.OF_ONE_FILE):
+            found = f"found '{{{name}}}' beside batch = {step.batch}"
+            remedy = (
+                f"write {program.PATHS!r} as an argument of its own"
+                if at[0] == "command"
+                else "leave it away"
+            )
+            yield Finding(at, found, f"{remedy}: a batch is of many files")
+    if step.stdin == "file":
+        yield Finding(("stdin",), "found 'file' beside a batch", "allowed: 'paths0' or 'json'")
+    elif step.stdin == "none" and program.PATHS not in step.command:
+        remedy = f"add {program.PATHS!r} to it, or set stdin to 'paths0' or 'json'"
+        yield Finding(("command",), "found no way by which it hears of the batch", remedy)
+    if step.result != "none":
+        remedy = "leave it away: what one run says of many files belongs to none of them"
+        yield Finding(("result",), "found it beside a batch", remedy)
 
 
 # By the key that only a step of this kind has, and must have.

@@ -2,11 +2,19 @@
 
 from daemon.config_steps import CommandStep, Step
 from daemon.handlers import Handler
+from daemon.handlers.batches import BatchHandler
 from daemon.handlers.command import CommandHandler
+from daemon.handlers.record import Record
 
 
-def handler_of(step: Step) -> Handler:
-    """The handler of a step, of the kind that its configuration names."""
+def handler_of(step: Step, record: Record | None = None) -> Handler:
+    """The handler of a step, of the kind that its configuration names.
+
+    `record` is where it writes down which processes it has started.
+    """
     if isinstance(step, CommandStep):
-        return CommandHandler(step.command, timeout=step.timeout, kill_after=step.kill_after)
+        program = CommandHandler(step, record)
+        if step.batch == 1:
+            return program
+        return BatchHandler(program, size=step.batch, places=step.concurrency)
     raise TypeError(f"{type(step).__name__} is no kind of step that has a handler")

@@ -239,8 +239,8 @@ def _make_specials(tree: Path, name: str, outside: Path) -> None:
         os.close(folder)
 
 
-def test_a_handler_that_cannot_run_fails_the_file_and_not_the_daemon(site: Site) -> None:
-    """Missing, not executable, a folder, a script without its interpreter: each is named."""
+def test_a_handler_that_cannot_run_fails_neither_the_file_nor_the_daemon(site: Site) -> None:
+    """Missing, not executable, a folder, no interpreter: each is named, and spends no attempt."""
     plain = site.folder / "plain"
     plain.write_text("not a program")
     orphan = site.folder / "orphan"
@@ -261,9 +261,9 @@ def test_a_handler_that_cannot_run_fails_the_file_and_not_the_daemon(site: Site)
     site.configure("\n".join([*watches, site.watch(STEP)]))
     daemon = site.start().ready()
     for number, (program, reason) in enumerate(cases.items()):
-        failed = daemon.line("fail", path=f"file{number}")
-        assert failed["to_state"] == "quarantined"
-        assert failed["error"] == f"cannot run {program}: {reason}"
+        kept = daemon.line("interrupt", path=f"file{number}")
+        assert (kept["to_state"], kept["cause"]) == ("ready", "unavailable")
+        assert kept["error"] == f"cannot run {program}: {reason}"
     (site.tree / "a").touch()
     daemon.done("a")
     daemon.stop()

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from daemon.config_steps import CommandStep
 from daemon.handlers import Handler
 from daemon.handlers.command import CommandHandler
 from tests.contract.kinds import Build, Kind
@@ -11,6 +12,8 @@ from tests.contract.kinds import Build, Kind
 SCRIPTS = {
     "succeeds": "exit 0",
     "succeeds, talking": "echo out; echo err >&2; exit 0",
+    "succeeds, with a result": "echo '{\"rows\": 12}'",
+    "is unavailable": "exit 69",
     "says what came before": 'echo "$TREEWARDEN_PREVIOUS" >&2; exit 3',
     "fails": "echo 'no route to host' >&2; exit 3",
     "fails, naming its file": 'echo "$TREEWARDEN_RELPATH" >&2; exit 3',
@@ -30,9 +33,7 @@ SCRIPTS = {
     "leaves a child behind": "exec 3>witness; sleep 600 & echo $! >&3; echo 'so long' >&2; exit 1",
 }
 EXCUSES = {
-    "succeeds, with a result": "its standard output goes nowhere",
     "fails, and says when": "an exit status is a number, and holds no time",
-    "is unavailable": "no exit status says so",
     "answers garbage": "every exit status is an answer",
     "answers half": "an exit status is there as a whole, or it is a crash",
 }
@@ -49,7 +50,15 @@ async def _opened(folder: Path) -> AsyncIterator[Build]:
     ) -> Handler:
         script = f"cd {folder} && {SCRIPTS[behaviour]}"
         command = ("/bin/sh", "-c", script.replace("{", "{{").replace("}", "}}"))
-        return CommandHandler(command, timeout=timeout, kill_after=kill_after)
+        step = CommandStep(
+            name="load",
+            command=command,
+            timeout=timeout,
+            kill_after=kill_after,
+            result="stdout" if behaviour == "succeeds, with a result" else "none",
+            unavailable=(69,),
+        )
+        return CommandHandler(step)
 
     yield build
 

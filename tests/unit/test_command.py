@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from daemon.config_steps import CommandStep
 from daemon.core.model import Key
-from daemon.handlers import Job, Outcome, command
+from daemon.handlers import Job, Outcome, command, running
 from daemon.handlers.command import CommandHandler
+from daemon.handlers.running import Running
 
 JOB = Job(7, Key("incoming", b"in/a.csv"), b"/srv/in/a.csv", "load", 2, "k-1")
 
@@ -25,8 +27,9 @@ DESCRIPTORS = """if True:
 """
 
 
-def handler(*argv: str, timeout: float = 60) -> CommandHandler:
-    return CommandHandler(argv, timeout=timeout, kill_after=60)
+def handler(*argv: str, timeout: float = 60, kill_after: float = 60) -> CommandHandler:
+    step = CommandStep(name="load", command=argv, timeout=timeout, kill_after=kill_after)
+    return CommandHandler(step)
 
 
 async def run(*argv: str, job: Job = JOB) -> Outcome:
@@ -90,7 +93,8 @@ async def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("KEPT", "käse")
     job = Job(7, Key("incoming", b"in/\xff"), b"/srv/in/\xff", "load", 2, "k-1", version=5)
     await run("/bin/cp", "/proc/self/environ", str(tmp_path / "environ"), job=job)
-    assert sorted((tmp_path / "environ").read_bytes().split(b"\0")[:-1]) == [
+    variables = (tmp_path / "environ").read_bytes().split(b"\0")[:-1]
+    assert sorted(v for v in variables if not v.startswith(b"TREEWARDEN_RUN=nobody.")) == [
         "KEPT=käse".encode(),
         b"TREEWARDEN_ATTEMPT=2",
         b"TREEWARDEN_FILE_ID=7",
@@ -158,7 +162,7 @@ async def test_death_by_signal(signal: str, said: str) -> None:
 async def test_program_that_cannot_run(
     tmp_path: Path, name: str, content: str | None, mode: int, why: str
 ) -> None:
-    """A program that cannot be started fails the file, and says what and why."""
+    """A program that cannot be started is no fault of the file's; it is said what and why."""
     program = tmp_path / name
     if content is not None:
         program.write_text(content)
@@ -166,7 +170,7 @@ async def test_program_that_cannot_run(
     elif mode:
         program.mkdir()
     outcome = await run(str(program), "{path}")
-    assert outcome.verdict == "retry"
+    assert outcome.verdict == "unavailable"
     assert f"{outcome.error}".startswith(f"cannot run {program}: {why}")
 
 
@@ -242,7 +246,7 @@ async def test_timeout(script: str, error: str) -> None:
 
 async def test_late_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said on stderr shortly after the program's end still counts."""
-    monkeypatch.setattr(command, "_GRACE", 20)
+    monkeypatch.setattr(running, "_GRACE", 20)
     outcome = await run("/bin/sh", "-c", "(sleep 0.1; echo late >&2) & exit 1")
     assert outcome.error == "exit status 1: late"
 
@@ -251,27 +255,57 @@ async def test_cancel_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the program is gone no signal is sent: its number may be somebody else's."""
     over = asyncio.Event()
 
-    class Process(command._Process):
-        def process_exited(self) -> None:
-            super().process_exited()
+    class Watched(Running):
+        def _exited(self) -> None:
+            super()._exited()
             over.set()
 
-    monkeypatch.setattr(command, "_Process", Process)
-    running = asyncio.create_task(run("/bin/sh", "-c", "sleep 1 & exit 0"))
+    monkeypatch.setattr(command, "Running", Watched)
+    run_ = asyncio.create_task(run("/bin/sh", "-c", "sleep 1 & exit 1"))
     await over.wait()
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "killpg", lambda *signal: sent.append(signal))
-    running.cancel()
+    run_.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await running
+        await run_
     assert sent == []
+
+
+async def test_signal_before_the_leader_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The group's number is signalled only while its leader, dead or alive, keeps it ours."""
+    states: list[str] = []
+    send = os.killpg
+
+    def killpg(group: int, number: int) -> None:
+        stat = Path(f"/proc/{group}/stat").read_text()
+        states.append(stat.rpartition(")")[2].split()[0])
+        send(group, number)
+
+    monkeypatch.setattr(os, "killpg", killpg)
+    script = "trap 'exit 0' TERM; sleep 600 & wait"
+    await handler("/bin/sh", "-c", script, timeout=0.25).run(JOB)
+    assert states[0] != "Z"
+    assert states[1:] == ["Z"]
 
 
 async def test_no_alarm_stays_set() -> None:
     """A run that is over is forgotten at once, not when its timeout would have come."""
     await run("/bin/true")
     gc.collect()
-    assert not [thing for thing in gc.get_objects() if type(thing) is command._Process]
+    assert not [thing for thing in gc.get_objects() if type(thing) is Running]
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_without_pidfds(monkeypatch: pytest.MonkeyPatch, *, known: bool) -> None:
+    """An old kernel, and a Python built for one, wait in a thread: the outcomes are the same."""
+    if known:
+        monkeypatch.setattr(os, "pidfd_open", lambda _: os.open("/nowhere", 0))
+    else:
+        monkeypatch.delattr(os, "pidfd_open")
+    outcomes = await asyncio.gather(*(run("/bin/sh", "-c", f"exit {n}") for n in (0, 3, 65)))
+    assert [outcome.verdict for outcome in outcomes] == ["success", "retry", "reject"]
+    timed = await handler("/bin/sleep", "600", timeout=0.25).run(JOB)
+    assert timed.error == "timed out after 0.25s"
 
 
 def test_loop_torn_down(tmp_path: Path) -> None:
@@ -283,7 +317,8 @@ def test_loop_torn_down(tmp_path: Path) -> None:
     async def main() -> None:
         up = asyncio.Event()
         asyncio.get_running_loop().add_reader(witness, up.set)
-        tasks.append(asyncio.create_task(run("/bin/sh", "-c", script)))
+        deaf = handler("/bin/sh", "-c", script, kill_after=0.1)
+        tasks.append(asyncio.create_task(deaf.run(JOB)))
         await asyncio.wait_for(up.wait(), 10)
         asyncio.get_running_loop().remove_reader(witness)
 
@@ -296,14 +331,16 @@ def test_loop_torn_down(tmp_path: Path) -> None:
 
 
 def test_child_watcher() -> None:
-    """The watcher is set without a warning; on 3.11 no thread waits for the child."""
+    """The watcher is set without a warning; no thread waits for a program."""
     program = """if True:
         import asyncio, pathlib, threading
+        from daemon.config_steps import CommandStep
         from daemon.core.model import Key
         from daemon.handlers import Job
         from daemon.handlers.command import CommandHandler, install_child_watcher
         async def main():
-            handler = CommandHandler(("/bin/sleep", "600"), timeout=60, kill_after=60)
+            step = CommandStep(name="s", command=("/bin/sleep", "600"))
+            handler = CommandHandler(step)
             run = asyncio.create_task(handler.run(Job(1, Key("w", b"a"), b"/a", "s", 1, "k")))
             children = pathlib.Path("/proc/thread-self/children")
             while not children.read_text(): await asyncio.sleep(0)

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from daemon import locate
 from daemon.config import Config, Metrics, Settle, Urgency, load
 from daemon.config_address import Address, TcpAddress, UnixAddress
+from daemon.config_program import Limits
 from daemon.config_steps import Backoff, Breaker, CommandStep
 from daemon.errors import ConfigError, Problem
 from daemon.toml_lines import line_numbers, line_of
@@ -84,9 +85,19 @@ def test_the_example_shows_every_option_and_its_default(tmp_path: Path) -> None:
     (step,) = watch.step
     assert (full.daemon.concurrency, step.per_directory, step.max_per_minute) == (16, 1, 600)
     assert watch.priorities == (Urgency(patterns=("urgent/",), priority=10),)
+    assert isinstance(step, CommandStep)
+    assert (step.cwd, step.env, step.user) == (tmp_path, {"LANG": "C.UTF-8"}, "nobody")
+    assert step.limits == Limits(cpu=60, memory=512_000_000, files=256)
     daemon = replace(full.daemon, node=plain.daemon.node, concurrency=None)
     settle = replace(watch.settle, marker=None, manifest=None)
-    steps = (replace(step, per_directory=None, max_per_minute=None),)
+    unset: dict[str, object] = {
+        "per_directory": None,
+        "max_per_minute": None,
+        "cwd": None,
+        "env": {},
+        "user": None,
+    }
+    steps = (replace(step, **unset, limits=Limits()),)
     watches = (replace(watch, settle=settle, priorities=(), step=steps),)
     assert replace(full, daemon=daemon, metrics=Metrics(), watch=watches) == plain
     written = locate.read_toml(path)
@@ -99,6 +110,7 @@ def test_the_example_shows_every_option_and_its_default(tmp_path: Path) -> None:
         (written["watch"][0]["step"][0], full.watch[0].step[0]),
         (written["watch"][0]["step"][0]["backoff"], full.watch[0].step[0].backoff),
         (written["watch"][0]["step"][0]["breaker"], full.watch[0].step[0].breaker),
+        (written["watch"][0]["step"][0]["limits"], step.limits),
         (written["watch"][0]["priorities"][0], full.watch[0].priorities[0]),
     ):
         assert set(table) == set(model.__struct_fields__)

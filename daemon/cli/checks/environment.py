@@ -5,13 +5,13 @@ What it finds holds for the user who asks, so ask as the user that the daemon ru
 
 import os
 import pwd
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from daemon.cli.checks import Finding, quoted
 from daemon.cli.checks.folders import examine_state, examine_writable, may
 from daemon.cli.checks.inotify import examine_extent, examine_limits, extent_of, usage_of
+from daemon.cli.checks.programs import examine_program
 from daemon.config import Config, Watch
 from daemon.config_address import Address
 from daemon.config_steps import CommandStep
@@ -23,7 +23,6 @@ _LEASES = frozenset(
     {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs", "tmpfs"}
     | {"xfs", "zfs"}
 )
-_PLACEHOLDER = re.compile(r"(?<!\{)\{[a-z]+\}")
 
 
 def examine(config: Config) -> Iterator[Finding]:
@@ -85,7 +84,7 @@ def _watch(watch: Watch) -> Iterator[Finding]:
     yield _file_system(watch)
     for step in watch.step:
         if isinstance(step, CommandStep):
-            yield _program(f"{watch.name}.{step.name}.command", step.command[0])
+            yield from examine_program(f"{watch.name}.{step.name}", step)
 
 
 def _root(watch: Watch) -> Finding:
@@ -120,23 +119,6 @@ def _settling(watch: Watch, kind: str) -> str:
     return "; read leases tell a file that is being written" + (
         "" if os.geteuid() == 0 else ", where this user owns it"
     )
-
-
-def _program(what: str, program: str) -> Finding:
-    if _PLACEHOLDER.search(program):
-        return Finding("ok", what, f"{quoted(program)} depends on the file")
-    program = program.replace("{{", "{").replace("}}", "}")
-    if found := _found(program):
-        return Finding("ok", what, quoted(found))
-    remedy = "install it, make it executable, or name its full path"
-    return Finding("warning", what, f"{quoted(program)} is no program that can be run", remedy)
-
-
-def _found(program: str) -> str | None:
-    """Where a handler's start would find it. `shutil.which` knows as well: 2 ms of imports."""
-    folders = [""] if "/" in program else os.get_exec_path()
-    paths = (os.path.join(folder, program) for folder in folders)  # noqa: PTH118 - "" is no folder
-    return next((p for p in paths if os.access(p, os.X_OK) and Path(p).is_file()), None)
 
 
 def _trees(config: Config) -> Iterator[Finding]:

@@ -1,0 +1,149 @@
+"""What a program reads from and writes to: its standard streams, as its step asks for."""
+
+import asyncio
+import errno
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from daemon.config_steps import CommandStep
+from daemon.handlers import RESULT_BYTES, Job, Verdict
+from daemon.handlers.arguments import fields_of, lines_of, names_of
+from daemon.handlers.opened import Replaced, open_seen
+from daemon.handlers.running import Pipe
+
+# Of what a program says, the last bytes.
+KEPT = 4_096
+_NULL = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+# A link that others have put there is not followed, and a FIFO does not block.
+_APPEND = (
+    os.O_WRONLY
+    | os.O_APPEND
+    | os.O_CREAT
+    | os.O_CLOEXEC
+    | os.O_NOFOLLOW
+    | os.O_NONBLOCK
+    | os.O_NOCTTY
+)
+_MODE = 0o640
+# What the name of a file makes of the name of its output.
+_OF_THE_NAME = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENXIO})
+
+
+class CannotBegin(Exception):  # noqa: N818 - a verdict before there is a program to give it
+    """A run is over before it began; `verdict` says whose fault that is."""
+
+    def __init__(self, verdict: Verdict, error: str) -> None:
+        super().__init__(error)
+        self.verdict = verdict
+        self.error = error
+
+
+class Streams:
+    """The three streams of one run. A context manager: at its end all of them are closed.
+
+    `answer` is the pipe for a result, where there is to be one.
+    """
+
+    def __init__(self, step: CommandStep, output: bytes | None, jobs: Sequence[Job]) -> None:
+        self._step = step
+        self._jobs = jobs
+        self._files: list[int] = []
+        self._output = None if output is None else os.fsdecode(output % fields_of(jobs[0]))
+        self._said: Pipe | None = None
+        self.answer: Pipe | None = None
+        self.stdin = self.stdout = self.stderr = _NULL
+
+    async def open(self) -> None:
+        """Make them.
+
+        Raises:
+            CannotBegin: a file that is to be read or written is not to be had.
+            OSError: there are no descriptors for them.
+        """
+        if self._step.stdin != "none":
+            self.stdin = await self._input()
+            self._files.append(self.stdin)
+        if self._output is None:
+            self._said = Pipe(KEPT)
+            self.stderr = self._said.inlet
+        else:
+            self.stdout = self.stderr = self._append(self._output)
+            self._files.append(self.stderr)
+        if self._step.result == "stdout":
+            self.answer = Pipe(RESULT_BYTES + 1, first=True)
+            self.stdout = self.answer.inlet
+
+    def hand_over(self) -> None:
+        """The program has them: ours are closed, and what it says is read."""
+        self._close_files()
+        for pipe in (self._said, self.answer):
+            if pipe is not None:
+                pipe.open()
+
+    async def last_words(self) -> bytes:
+        """The end of what it said on standard error, or where that can be read."""
+        if self._said is not None:
+            return await self._said.end()
+        return os.fsencode(f"see {self._output}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close_files()
+        for pipe in (self._said, self.answer):
+            if pipe is not None:
+                pipe.close()
+
+    def _close_files(self) -> None:
+        while self._files:
+            os.close(self._files.pop())
+
+    async def _input(self) -> int:
+        if self._step.stdin == "file":
+            return await _opened(self._jobs[0])
+        write = names_of if self._step.stdin == "paths0" else lines_of
+        # A file in memory, not a pipe: it needs nobody to feed it, however long it is.
+        fd = os.memfd_create("treewarden")
+        with os.fdopen(os.dup(fd), "wb") as file:
+            file.write(write(self._jobs))
+        os.lseek(fd, 0, os.SEEK_SET)
+        return fd
+
+    def _append(self, path: str) -> int:
+        try:
+            return os.open(path, _APPEND, _MODE)
+        except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+                raise
+            verdict: Verdict = "retry" if error.errno in _OF_THE_NAME else "unavailable"
+            raise CannotBegin(verdict, f"cannot write to {path}: {error.strerror}") from error
+
+
+async def _opened(job: Job) -> int:
+    """The file itself. Looked for in a thread: its disk may hang."""
+    opening = asyncio.ensure_future(asyncio.to_thread(open_seen, job))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # A thread cannot be cancelled, and a descriptor must not be lost.
+        opening.add_done_callback(_close_unwanted)
+        raise
+    except Replaced as error:
+        raise CannotBegin("retry", str(error)) from error
+    except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+            raise
+        raise CannotBegin("retry", f"cannot open the file: {error.strerror}") from error
+
+
+def _close_unwanted(opening: "asyncio.Future[int]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result())
