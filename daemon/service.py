@@ -25,12 +25,13 @@ from daemon.engine.tuning import tune_process
 from daemon.engine.worker import Worker
 from daemon.errors import StoreLost
 from daemon.handlers.opening import handler_of
+from daemon.handlers.record import Record
 from daemon.ops.lockfile import hold_state_dir
 from daemon.ops.systemd import Notifier, feed_watchdog
 from daemon.sources.alarms import Alarms
 from daemon.sources.hints import Hints
 from daemon.sources.reconciler import Reconciler
-from daemon.sources.recovery import recover
+from daemon.sources.recovery import Survivors, recover
 from daemon.sources.requests import Requests
 from daemon.sources.roots import Roots
 from daemon.store import Store
@@ -65,8 +66,11 @@ class Service:
         self.trees = {watch.name: Tree(watch) for watch in config.watch}
         self.inbox = Inbox()
         self.dispatcher = Dispatcher(self.inbox, ledger, journal, config.daemon.concurrency)
+        self._record = Record.open(config.daemon.state_dir)
         for tree in self.trees.values():
-            self.dispatcher.add(tree, {step.name: handler_of(step) for step in tree.watch.step})
+            handlers = {step.name: handler_of(step, self._record) for step in tree.watch.step}
+            self.dispatcher.add(tree, handlers)
+        self._survivors = Survivors(self._record, self.trees)
         self._alarms = Alarms(self.inbox, ledger, list(self.trees))
         self._snapshots = Snapshots(self.trees, ledger)
         self._bulletin = Bulletin(self.trees, ledger, self.dispatcher.standings)
@@ -140,6 +144,7 @@ class Service:
     async def close(self) -> None:
         """End what handlers keep between files, and the threads that look at the trees."""
         await self.dispatcher.close()
+        self._record.close()
         await self.scanner.close()
         await self.roots.close()
         await self._disk.close()
@@ -147,8 +152,10 @@ class Service:
     async def _serve(self) -> None:
         """Everything that brings work in, or begins it."""
         await self.know_trees()
-        await recover(self.trees.values(), self.inbox, self.ledger)
+        await self._survivors.find()
+        await recover(self.trees.values(), self.inbox, self.ledger, self._survivors)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._survivors.see_off(self.inbox, self._journal))
             tasks.create_task(self.dispatcher.run())
             tasks.create_task(self._alarms.run())
             tasks.create_task(self.roots.run())

@@ -1,29 +1,97 @@
 """What a former run left behind: files whose handler died with it, files that wait for nothing.
 
-And files that wait for something beside themselves, which may have come meanwhile.
+And handlers that did not die with it: their files wait for their end. And files that wait for
+something beside themselves, which may have come meanwhile.
 """
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
 from functools import partial
+from typing import Any
 
-from daemon.core.model import Row, Trigger
+from daemon.config_steps import ProgramStep
+from daemon.core.model import Key, Row, Trigger
 from daemon.engine.inbox import Inbox
+from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
 from daemon.engine.trees import Tree
+from daemon.handlers.record import Left, Record, lane_of
+from daemon.handlers.survivors import Manner, alive, see_off
 
 PAGE = 1_000
+# What is done with the survivors of a step that is not configured any more.
+_UNKNOWN: tuple[Manner, float] = ("end", 5.0)
 
 
-async def recover(trees: Iterable[Tree], inbox: Inbox, ledger: Ledger) -> int:
+class Survivors:
+    """Handlers that outlived the former run, and the files that must not be started before."""
+
+    def __init__(self, record: Record, trees: Mapping[str, Tree]) -> None:
+        self._record = record
+        self._manners: dict[bytes, tuple[Manner, float]] = {}
+        for tree in trees.values():
+            for step in tree.watch.step:
+                if isinstance(step, ProgramStep):
+                    manner = step.on_restart, step.kill_after
+                    self._manners[lane_of(tree.name, step.name)] = manner
+        self.files: dict[Left, list[Key]] = {}
+        self._pids: dict[Left, int] = {}
+
+    async def find(self) -> None:
+        """Learn who is still there. Who is not is off the record."""
+        living = await asyncio.to_thread(alive, self._record.left)
+        for left in self._record.left:
+            if left in living:
+                self.files[left] = []
+                self._pids[left] = left.pid or min(process.pid for process in living[left])
+            else:
+                self._record.forget(left.slot)
+
+    def take(self, row: Row) -> bool:
+        """Whether one of them may still have this file, which is then kept for it."""
+        lane = lane_of(row.key.watch, row.step or "")
+        for left, files in self.files.items():
+            if left.lane == lane and left.file_id in {0, row.id}:
+                files.append(row.key)
+                return True
+        return False
+
+    async def see_off(self, inbox: Inbox, journal: Journal) -> None:
+        """End them or wait for them, each as its step wants it; then let their files go on."""
+        async with asyncio.TaskGroup() as tasks:
+            for left, files in self.files.items():
+                tasks.create_task(self._see_off(left, files, inbox, journal))
+
+    async def _see_off(self, left: Left, files: list[Key], inbox: Inbox, journal: Journal) -> None:
+        manner, kill_after = self._manners.get(left.lane, _UNKNOWN)
+        watch, _, step = left.lane.decode().partition("/")
+        told: dict[str, Any] = {
+            "watch": watch,
+            "step": step,
+            "pid": self._pids[left],
+            "files": len(files),
+        }
+        journal.daemon("survivor", "warning", **told, action=manner)
+        await see_off(left, manner, kill_after)
+        self._record.forget(left.slot)
+        journal.daemon("survivor_gone", **told)
+        for key in files:
+            await inbox.offer(Trigger(key, "interrupt", "crash"))
+
+
+async def recover(
+    trees: Iterable[Tree], inbox: Inbox, ledger: Ledger, survivors: Survivors | None = None
+) -> int:
     """Interrupt what was being handled; send what waits for a removed step back to settling.
 
     Returns the number of files concerned. Before the dispatcher starts: a file is `processing`
-    in the database only while no handler of this run has it.
+    in the database only while no handler of this run has it. What one of the survivors may have
+    stays so, until they are seen off.
     """
     found = 0
     known = list(trees)
     for tree in known:
-        found += await _interrupt(tree, inbox, ledger)
+        found += await _interrupt(tree, inbox, ledger, survivors)
     # What was interrupted may itself wait for a removed step: it has to be on record first.
     await inbox.idle()
     for tree in known:
@@ -33,9 +101,11 @@ async def recover(trees: Iterable[Tree], inbox: Inbox, ledger: Ledger) -> int:
     return found
 
 
-async def _interrupt(tree: Tree, inbox: Inbox, ledger: Ledger) -> int:
+async def _interrupt(tree: Tree, inbox: Inbox, ledger: Ledger, survivors: Survivors | None) -> int:
     count = 0
     async for row in _in_state("processing", tree, ledger):
+        if survivors is not None and survivors.take(row):
+            continue
         await inbox.offer(Trigger(row.key, "interrupt", "crash"))
         count += 1
     return count

@@ -8,11 +8,12 @@ from daemon.cli.checks import Finding, quoted
 from daemon.engine.disk import fingerprint, is_closed
 from daemon.engine.filesystems import file_system_of, is_remote
 from daemon.errors import NoDatabase, StoreError
+from daemon.handlers.record import NAME as RECORD
 from daemon.locate import DATABASE, LOCK
 from daemon.store.inspect import inspect
 
 _LEAST_FREE = 100 << 20
-_OWN_FILES = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", LOCK)
+_OWN_FILES = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", LOCK, RECORD)
 _PASSING = frozenset({"ramfs", "tmpfs"})
 
 

@@ -1,0 +1,116 @@
+"""Handlers that outlive a killed daemon: never two of them on one file, whatever the step wants."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.sites import Site
+
+# It proves with a lock that it is alone with its file, and answers TERM by going on for a while.
+# What the shell says of a child that was ended would end it: nobody reads its stderr any more.
+HANDLER = """
+exec 2>/dev/null
+lock="$LOCKS/$(basename "$TREEWARDEN_PATH")"
+(set -C; : >"$lock") 2>/dev/null || { echo "two at once" >"$EFFECTS"; exit 1; }
+trap 'echo "asked" >"$EFFECTS"' TERM
+echo "began $TREEWARDEN_VERSION" >"$EFFECTS"
+while [ ! -e "$LOCKS/go" ] && [ "$TREEWARDEN_VERSION" -lt 4 ]; do sleep 0.02; done
+rm "$lock"
+echo "ended $TREEWARDEN_VERSION" >"$EFFECTS"
+"""
+FILES = 3
+
+
+@pytest.mark.parametrize("manner", ["wait", "end"])
+@pytest.mark.parametrize("kind", ["alone", "batch"])
+def test_never_two_at_once(site: Site, manner: str, kind: str) -> None:
+    """The second daemon starts a file only when the first one's handler has let go of it."""
+    effects = site.effects()
+    locks = site.folder / "locks"
+    locks.mkdir()
+    site.environment["LOCKS"] = str(locks)
+    step = f'name = "s"\ncommand = [{site.script("handler", script_of(kind))}{ARGUMENTS[kind]}]\n'
+    site.configure(site.watch(f'{step}kill_after = "60s"\non_restart = "{manner}"\n{KEYS[kind]}'))
+    daemon = site.start().ready()
+    for number in range(FILES):
+        (site.tree / f"file{number}").write_text("x")
+    began = [effects.next() for _ in range(FILES if kind == "alone" else 1)]
+    assert all(report.startswith(b"began") for report in began)
+    daemon.kill()
+    second = site.start()
+    told = second.line("daemon.survivor", action=manner)
+    assert (told["watch"], told["step"]) == ("w", "s")
+    second.ready()
+    if manner == "end":
+        # Asked, but it goes on, and so nobody else is started on its files.
+        while effects.next() != b"asked":
+            assert effects.seen[-1].startswith(b"began")
+    assert b"two at once" not in effects.rest()
+    (locks / "go").touch()
+    second.wait_for(
+        lambda _: site.sql("SELECT count(*) FROM files WHERE state = 'done'") == [(FILES,)], "end"
+    )
+    second.stop()
+    assert b"two at once" not in [*effects.seen, *effects.rest()]
+
+
+def is_running(pid: int) -> bool:
+    """Whoever adopted it may not have waited for it yet: that is not running."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+ARGUMENTS = {"alone": "", "batch": ', "{paths}"'}
+KEYS = {"alone": f"concurrency = {FILES}", "batch": "batch = 10"}
+
+
+def script_of(kind: str) -> str:
+    if kind == "alone":
+        return HANDLER
+    return HANDLER.replace('"$TREEWARDEN_PATH"', '"$1"').replace(
+        '"$TREEWARDEN_VERSION" -lt 4', '! -e "$LOCKS/go"'
+    )
+
+
+def test_killed_in_the_end(site: Site) -> None:
+    """Who ignores TERM is killed after `kill_after`, with everything that it has started."""
+    effects = site.effects()
+    body = 'trap "" TERM; setsid sleep 600 & echo "$$ $!" >"$EFFECTS"; wait'
+    first_time = f'[ "$TREEWARDEN_ATTEMPT" = 1 ] || exit 0\n{body}'
+    step = f'name = "s"\ncommand = [{site.script("deaf", first_time)}]\nkill_after = "100ms"'
+    site.configure(site.watch(step))
+    daemon = site.start().ready()
+    (site.tree / "file").write_text("x")
+    pids = [int(pid) for pid in effects.next().split()]
+    daemon.kill()
+    second = site.start().ready()
+    second.wait_for(lambda _: site.sql("SELECT state FROM files") == [("done",)], "end of the file")
+    assert not [pid for pid in pids if is_running(pid)]
+    second.stop()
+
+
+def test_killed_again_meanwhile(site: Site) -> None:
+    """A third daemon knows of the survivor that the second one was still waiting for."""
+    effects, gate = site.effects(), site.gate()
+    body = '[ "$TREEWARDEN_ATTEMPT" = 1 ] || exit 0\necho $$ >"$EFFECTS"; read _ <"$GATE"'
+    step = f'name = "s"\ncommand = [{site.script("waits", body)}]\non_restart = "wait"'
+    site.configure(site.watch(step))
+    daemon = site.start().ready()
+    (site.tree / "file").write_text("x")
+    pid = int(effects.next())
+    daemon.kill()
+    for end in (signal.SIGKILL, signal.SIGTERM):
+        next_one = site.start().ready()
+        assert next_one.line("daemon.survivor")["pid"] == pid
+        assert site.sql("SELECT state FROM files") == [("processing",)]
+        os.kill(next_one.process.pid, end)
+        next_one.process.wait()
+    last = site.start().ready()
+    assert last.line("daemon.survivor")["pid"] == pid
+    gate.open()
+    last.wait_for(lambda _: site.sql("SELECT state FROM files") == [("done",)], "end of the file")
+    last.stop()
