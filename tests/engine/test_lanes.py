@@ -98,6 +98,22 @@ async def test_late_answer_costs_no_place(engine: Open) -> None:
                     await asyncio.sleep(0)
 
 
+async def test_row_that_is_ready_while_the_database_is_read(engine: Open) -> None:
+    """What becomes ready while an answer is on its way, and is not in it, is started too."""
+    late: list[Late] = []
+
+    def wrap(store: Store) -> Store:
+        late.append(Late(store))
+        return cast("Store", late[0])
+
+    async with engine(Done(), wrap=wrap) as rig, background(rig.service.dispatcher.run()):
+        await asyncio.wait_for(late[0].asked.wait(), DEADLINE)
+        path = rig.write("a")
+        await rig.send(path, "look")
+        late[0].arrives.set()
+        await rig.state(path, ["done"])
+
+
 async def test_files_that_cannot_be_started_do_not_starve_the_others(
     engine: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
