@@ -1,0 +1,95 @@
+"""A durable copy of a file, and folders that outlast a power cut. All of it blocks."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+
+from daemon.core.targets import numbered
+from daemon.handlers.renaming import rename_new
+
+# How much is copied before it is asked whether the daemon stops.
+CHUNK = 8 << 20
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+class Stopped(Exception):  # noqa: N818 - what happened, and read as that
+    """The daemon stops."""
+
+
+def write_copy(fd: int, part: bytes, is_stopped: Callable[[], bool]) -> None:
+    """Copy what is open to a new file: bytes, owner where we may, mode and times, all on the disk.
+
+    Raises:
+        Stopped: it was told to, between two chunks.
+    """
+    with suppress(FileNotFoundError):
+        os.unlink(part)  # noqa: PTH108 - that of an earlier run; nobody else uses such a name
+    copy = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        done, st = 0, os.fstat(fd)
+        while count := os.sendfile(copy, fd, done, CHUNK):
+            done += count
+            if is_stopped():
+                raise Stopped
+        with suppress(PermissionError):  # only root gives files away
+            os.fchown(copy, st.st_uid, st.st_gid)
+        with suppress(PermissionError):
+            os.fchmod(copy, stat.S_IMODE(st.st_mode))
+        os.utime(copy, ns=(st.st_atime_ns, st.st_mtime_ns))
+        os.fsync(copy)
+    finally:
+        os.close(copy)
+
+
+def write_beside(path: bytes, text: bytes) -> None:
+    """Write a file as a whole and for good, under a numbered name where there is one already."""
+    part = path.rpartition(b"/")[0] + b"/.treewarden-%d.part" % os.getpid()
+    with open(part, "wb") as file:  # noqa: PTH123 - a path of bytes
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    for candidate in numbered(path):
+        with suppress(FileExistsError):
+            rename_new(part, candidate)
+            break
+    sync_folder(path.rpartition(b"/")[0])
+
+
+def same_bytes(fd: int, path: bytes) -> bool:
+    """Whether the file at a path holds what is open, read to the end."""
+    other = os.open(path, READ)
+    try:
+        at = 0
+        while chunk := os.pread(fd, CHUNK, at):
+            if os.pread(other, CHUNK, at) != chunk:
+                return False
+            at += len(chunk)
+        return not os.pread(other, 1, at)
+    finally:
+        os.close(other)
+
+
+def make_folders(base: bytes, folder: bytes) -> None:
+    """Make what is missing below the base, each on record in the one above before it is used."""
+    if not os.path.isdir(base):  # noqa: PTH112 - a path of bytes
+        text = f"there is no folder {os.fsdecode(base)!r}: make it, or mount it"
+        raise FileNotFoundError(errno.ENOENT, text)
+    missing = []
+    while not os.path.isdir(folder):  # noqa: PTH112 - the same
+        missing.append(folder)
+        folder = folder.rpartition(b"/")[0] or b"/"
+    for each in reversed(missing):
+        with suppress(FileExistsError):
+            os.mkdir(each)  # noqa: PTH102 - the same
+        sync_folder(each.rpartition(b"/")[0] or b"/")
+
+
+def sync_folder(folder: bytes) -> None:
+    """Have the names in a folder on the disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
