@@ -14,6 +14,13 @@ from msgspec import Struct, field
 from daemon import config_values as values
 from daemon import locate
 from daemon.config_address import Address, read_address
+from daemon.config_after import (
+    After,
+    FilingStep,
+    Move,
+    read_on_done,
+    read_on_quarantine,
+)
 from daemon.config_places import derive_runtime_dir, misplaced, resolve, tables
 from daemon.config_report import Finding, WrongValueError, dotted, to_problems, wrong
 from daemon.config_steps import Count, Duration, Name, Share, Span, Step, read_step
@@ -89,6 +96,9 @@ class Watch(Struct, frozen=True, kw_only=True, dict=True):
     priorities: Annotated[tuple[Urgency, ...], listing(table(Urgency))] = ()
     settle: Settle = Settle()
     step: Annotated[tuple[Step, ...], listing(read_step)] = ()
+    removed: Annotated[tuple[Step, ...], listing(read_step)] = ()
+    on_done: Annotated[After | None, read_on_done] = None
+    on_quarantine: Annotated[Move | None, read_on_quarantine] = None
 
     @cached_property
     def root(self) -> bytes:
@@ -96,9 +106,20 @@ class Watch(Struct, frozen=True, kw_only=True, dict=True):
         return os.fsencode(self.path)
 
     @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps in their order, with what takes the file away in the end as the last."""
+        last = () if self.on_done is None else (FilingStep(after=self.on_done, watch=self.name),)
+        return (*self.step, *last)
+
+    @cached_property
+    def all_steps(self) -> tuple[Step, ...]:
+        """These, and those for a file that was removed. All have names of their own."""
+        return (*self.steps, *self.removed)
+
+    @cached_property
     def step_names(self) -> tuple[str, ...]:
-        """The steps in their order."""
-        return tuple(step.name for step in self.step)
+        """The names of `steps`."""
+        return tuple(step.name for step in self.steps)
 
 
 def _watches(value: object) -> tuple[Watch, ...]:
@@ -134,16 +155,17 @@ def load(path: Path) -> Config:
 
 
 def _repeated_names(raw: dict[str, Any]) -> Iterator[Finding]:
-    yield from _repeated(raw.get("watch"), ("watch",))
+    yield from _repeated(raw, (), ("watch",))
     for index, watch in tables(raw.get("watch")):
-        yield from _repeated(watch.get("step"), ("watch", index, "step"))
+        yield from _repeated(watch, ("watch", index), ("step", "removed"))
 
 
-def _repeated(named: object, at: Location) -> Iterator[Finding]:
-    seen: dict[object, int] = {}
-    for index, entry in tables(named):
+def _repeated(table: dict[str, Any], at: Location, lists: tuple[str, ...]) -> Iterator[Finding]:
+    """Names in some lists of tables, which all have to differ."""
+    seen: dict[str, Location] = {}
+    entries = [((*at, key, index), each) for key in lists for index, each in tables(table.get(key))]
+    for here, entry in entries:
         name = entry.get("name")
-        if isinstance(name, str) and seen.setdefault(name, index) != index:
-            owner = dotted((*at, seen[name]))
-            remedy = f"{owner} has this name already; give each its own"
-            yield Finding((*at, index, "name"), f"found {name!r} again", remedy)
+        if isinstance(name, str) and seen.setdefault(name, here) != here:
+            remedy = f"{dotted(seen[name])} has this name already; give each its own"
+            yield Finding((*here, "name"), f"found {name!r} again", remedy)

@@ -12,7 +12,10 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pathspec import GitIgnoreSpec
+
 from daemon import locate
+from daemon.config_after import base_of
 from daemon.config_report import Finding, dotted
 from daemon.errors import ConfigError, Location
 
@@ -44,6 +47,8 @@ def resolve(raw: dict[str, Any], file: Path) -> None:
         _resolve_key(watch, "path", file)
         for _, step in tables(watch.get("step")):
             _resolve_program(step, file)
+        for key in ("on_done", "on_quarantine"):
+            _resolve_key(_table(watch, key), "move", file)
     if _table(raw, "log").get("output") != "stdout":
         _resolve_key(_table(raw, "log"), "output", file)
     _resolve_socket(_table(raw, "metrics"), file)
@@ -97,6 +102,8 @@ def misplaced(raw: dict[str, Any]) -> Iterator[Finding]:
         yield from _overlap(first, second)
     for tree, place in product(trees, _own(raw)):
         yield from _mixed(tree, place)
+    for index, watch in tables(raw.get("watch")):
+        yield from _returning(("watch", index), watch)
 
 
 def tables(value: object) -> list[tuple[int, dict[str, Any]]]:
@@ -164,6 +171,34 @@ def _mixed(tree: Tree, own: Own) -> Iterator[Finding]:
     elif own.private and tree.path.is_relative_to(own.path):
         found = f"{_shown(tree.path)} is inside {own.what} {_shown(own.path)}"
         yield Finding(tree.at, found, "watch a folder outside of it")
+
+
+def _returning(at: Location, watch: dict[str, Any]) -> Iterator[Finding]:
+    """A file that is taken away into the tree that it comes from would come back for ever."""
+    tree, name = watch.get("path"), watch.get("name")
+    for key in ("on_done", "on_quarantine"):
+        move = _table(watch, key).get("move")
+        if not isinstance(move, Path) or not isinstance(tree, Path):
+            continue
+        base = base_of(os.fspath(move), name if isinstance(name, str) else "")
+        if base.is_relative_to(tree) and not _is_excluded(watch, base.relative_to(tree)):
+            found = f"{_shown(base)} is inside the watched folder {_shown(tree)}"
+            yield Finding((*at, key, "move"), found, "name one outside, or put it into `exclude`")
+        elif tree.is_relative_to(base):
+            found = f"it may lead into the watched folder {_shown(tree)}"
+            remedy = "name a folder before the first placeholder that holds no watched one"
+            yield Finding((*at, key, "move"), found, remedy)
+
+
+def _is_excluded(watch: dict[str, Any], folder: Path) -> bool:
+    """Whether `exclude` keeps a folder out, or one above it. Faulty patterns are not ours."""
+    patterns = watch.get("exclude")
+    try:
+        spec = GitIgnoreSpec.from_lines(patterns if isinstance(patterns, list) else [])
+    except (TypeError, ValueError):
+        return True
+    folders = (folder, *folder.parents)
+    return any(spec.match_file(f"{each.as_posix()}/") for each in folders if each.name)
 
 
 def _shown(path: Path) -> str:

@@ -12,7 +12,8 @@ from msgspec import Struct
 
 from daemon import config_program as program
 from daemon import config_values as values
-from daemon.config_report import Finding, WrongValueError
+from daemon.config_names import RESERVED
+from daemon.config_report import Finding, WrongValueError, wrong
 from daemon.config_tables import Example, table
 
 Name = Annotated[str, values.name]
@@ -22,6 +23,14 @@ Count = Annotated[int, values.whole(1)]
 Share = Annotated[float, values.number(0, 1)]
 # Files that a step may have in memory at once.
 IN_FLIGHT = 16_384
+
+
+def _step_name(value: object) -> str:
+    name = values.name(value)
+    if name in RESERVED:
+        found = f"found {name!r}, which is what the key {name} of a watch goes by"
+        raise wrong(value, "give the step another name", found)
+    return name
 
 
 class Backoff(Struct, frozen=True, kw_only=True):
@@ -58,7 +67,7 @@ def _in_order(first: float, longest: float) -> None:
 class Step(Struct, frozen=True, kw_only=True):
     """`[[watch.step]]`: one thing that is done with each file, by any kind of handler."""
 
-    name: Annotated[Name, Example('name = "load"')]
+    name: Annotated[str, _step_name, Example('name = "load"')]
     timeout: Span = 300.0
     kill_after: Duration = 5.0
     concurrency: Annotated[int, values.whole(1, 1024)] = 1

@@ -13,11 +13,13 @@ from daemon.config import Config
 from daemon.engine.clock import now_us
 from daemon.engine.dispatcher import Dispatcher
 from daemon.engine.filesystems import must_poll
+from daemon.engine.filing import finisher
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
 from daemon.engine.output import Output
 from daemon.engine.pipeline import Pipeline
+from daemon.engine.quarantine import Quarantine
 from daemon.engine.scanner import Scanner
 from daemon.engine.snapshots import Bulletin, Snapshots
 from daemon.engine.trees import Tree
@@ -68,7 +70,7 @@ class Service:
         self.dispatcher = Dispatcher(self.inbox, ledger, journal, config.daemon.concurrency)
         self._record = Record.open(config.daemon.state_dir)
         for tree in self.trees.values():
-            handlers = {step.name: handler_of(step, self._record) for step in tree.watch.step}
+            handlers = {step.name: handler_of(step, self._record) for step in tree.watch.all_steps}
             self.dispatcher.add(tree, handlers)
         self._survivors = Survivors(self._record, self.trees)
         self._alarms = Alarms(self.inbox, ledger, list(self.trees))
@@ -88,6 +90,11 @@ class Service:
             self.dispatcher,
             self._alarms,
         )
+        self._quarantines = [
+            Quarantine(tree, move, self.inbox, ledger, journal)
+            for tree in self.trees.values()
+            if (move := tree.watch.on_quarantine)
+        ]
         self._disk = Worker("filesystems")
         self._lost: StoreLost | None = None
         self._stop = asyncio.Event()
@@ -153,10 +160,15 @@ class Service:
         """Everything that brings work in, or begins it."""
         await self.know_trees()
         await self._survivors.find()
-        await recover(self.trees.values(), self.inbox, self.ledger, self._survivors)
+        finish = finisher(self.dispatcher)
+        for quarantine in self._quarantines:
+            await quarantine.resume()
+        await recover(self.trees.values(), self.inbox, self.ledger, finish, self._survivors)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._survivors.see_off(self.inbox, self._journal))
             tasks.create_task(self.dispatcher.run())
+            for quarantine in self._quarantines:
+                tasks.create_task(quarantine.run())
             tasks.create_task(self._alarms.run())
             tasks.create_task(self.roots.run())
             tasks.create_task(self._requests.run())

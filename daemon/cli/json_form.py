@@ -134,6 +134,7 @@ def of_file(row: Row, history: Iterable[Record], now: int) -> bytes:
         "ino": seen.ino if seen else None,
         "dev": seen.dev if seen else None,
         "done": row.done,
+        "result": None if row.result is None else msgspec.Raw(row.result.encode()),
     }
     return _encode(
         {**_row_fields(row, now), **disk, "transitions": [_record_json(r) for r in history]}
@@ -144,9 +145,10 @@ def _record_json(record: Record) -> dict[str, Any]:
     fields = msgspec.structs.asdict(record)
     for name in ("file_id", "watch", "path"):  # the file's own, said once
         del fields[name]
-    old_path = fields.pop("old_path")
-    moved = {"old_path": None} if old_path is None else path_fields("old_path", old_path)
-    return {**fields, "at": timestamp(record.at), "due_at": _time(record.due_at), **moved}
+    for name in ("old_path", "target"):
+        path = fields.pop(name)
+        fields |= {name: None} if path is None else path_fields(name, path)
+    return {**fields, "at": timestamp(record.at), "due_at": _time(record.due_at)}
 
 
 def _time(at: int | None) -> str | None:

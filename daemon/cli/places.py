@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 import click
 
 from daemon import locate
+from daemon.config_names import ON_DONE
 from daemon.core.model import Key
 from daemon.locate import DATABASE
 from daemon.store.inspect import Inspection
+
+_LISTS = ("step", "removed")
 
 
 class Place(NamedTuple):
@@ -34,11 +37,13 @@ def find_place(config: Path) -> Place:
     roots = {
         watch["name"]: os.fsencode(os.path.realpath(folder / watch["path"])) for watch in watches
     }
-    steps = {
-        watch["name"]: [str(step.get("name")) for step in _tables(watch.get("step"))]
-        for watch in watches
-    }
+    steps = {watch["name"]: _step_names(watch) for watch in watches}
     return Place(locate.state_dir(raw, config), roots, steps)
+
+
+def _step_names(watch: dict[str, Any]) -> list[str]:
+    steps = [str(step.get("name")) for key in _LISTS for step in _tables(watch.get(key))]
+    return [*steps, ON_DONE] if ON_DONE in watch else steps
 
 
 def _tables(value: object) -> list[dict[str, Any]]:

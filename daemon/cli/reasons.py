@@ -70,6 +70,7 @@ def _settling(row: Row, evidence: Evidence) -> Sentences:
 def _ready(row: Row, evidence: Evidence) -> Sentences:
     step = _step(row, evidence)
     limits = f", which takes {', '.join(_limits(step))}" if step else ""
+    yield from _removal(row, evidence)
     yield f"It waits for a place in step {row.step}{limits}, {_since(row, evidence)}."
     limit = evidence.watch.interruptions if evidence.watch else 0
     if row.interruptions and row.interruptions + 1 >= limit:
@@ -85,26 +86,42 @@ def _limits(step: Step) -> Iterator[str]:
         yield f"{step.max_per_minute} a minute"
 
 
+def _removal(row: Row, evidence: Evidence) -> Sentences:
+    """What is being undone."""
+    if row.plan != "remove":
+        return
+    yield "It was done, and is off the disk: the steps for removed files undo what was done."
+    if evidence.frozen is not None:
+        yield f"Removals are frozen, and these steps wait: {evidence.frozen}."
+
+
 def _processing(row: Row, evidence: Evidence) -> Sentences:
+    yield from _removal(row, evidence)
     yield f"Attempt {row.attempt} of step {row.step} runs, {_since(row, evidence)}."
 
 
 def _failed(row: Row, evidence: Evidence) -> Sentences:
     step = _step(row, evidence)
     of = f" of {step.attempts}" if step else ""
+    yield from _removal(row, evidence)
     yield f"Step {row.step} failed, failure {row.failures}{of}: {_error(row)}."
     yield f"It is tried again {_due(row, evidence)}."
 
 
 def _quarantined(row: Row, evidence: Evidence) -> Sentences:
     event = evidence.last.event if evidence.last else ""
+    aside = evidence.watch.on_quarantine if evidence.watch else None
+    yield from _removal(row, evidence)
     if event == "reject":
         yield f"The handler of step {row.step} refused it for good: {_error(row)}."
     elif event == "interrupt":
         yield f"The daemon died {_times(row.interruptions)} while step {row.step} ran on it."
     else:
         yield f"Step {row.step} failed {_times(row.failures)}, the last time with: {_error(row)}."
-    yield "It waits for an operator: put a corrected file there, or `touch` it to begin anew."
+    if aside is not None and row.seen is not None:
+        yield f"It is to be taken to {aside.move!r}, and could not be yet."
+    elif row.plan == "process":
+        yield "It waits for an operator: put a corrected file there, or `touch` it to begin anew."
 
 
 def _done(row: Row, evidence: Evidence) -> Sentences:
@@ -117,6 +134,12 @@ def _held(row: Row, evidence: Evidence) -> Sentences:
 
 def _gone(row: Row, evidence: Evidence) -> Sentences:
     yield f"It is off the disk, {_since(row, evidence)}."
+    last = evidence.last
+    if last is not None and last.target is not None:
+        why = f"It was quarantined ({_error(row)})" if row.error else "All was done with it"
+        yield f"{why}, and it was taken to {readable(last.target)}."
+    elif last is not None and last.guard == "taken":
+        yield "All was done with it, and then it was deleted, as its watch says."
 
 
 _STATES: dict[str, Callable[[Row, Evidence], Sentences]] = {
@@ -138,7 +161,7 @@ def _disk(row: Row, evidence: Evidence, confirmation: str) -> Sentences:
         yield f"It cannot be looked at: {look.error}."
         if evidence.frozen is not None:
             yield f"Removals are frozen: {evidence.frozen}."
-    elif state == "gone":
+    elif state == "gone" or row.plan == "remove":
         if look.kind == "file":
             yield "It is there again, and the daemon has not looked at it yet."
     elif look.kind not in {"file", "nowhere"}:
@@ -182,7 +205,7 @@ def _attendance(scene: Scene, evidence: Evidence) -> Sentences:
 
 
 def _step(row: Row, evidence: Evidence) -> Step | None:
-    steps = evidence.watch.step if evidence.watch else ()
+    steps = evidence.watch.all_steps if evidence.watch else ()
     return next((step for step in steps if step.name == row.step), None)
 
 

@@ -167,6 +167,7 @@ def _facts(row: Row, now: int) -> Iterator[tuple[str, str]]:
         yield "changed", timestamp(seen.ctime_ns // 1000)
         yield "inode", f"{seen.ino} on device {seen.dev}"
     yield "done", f"content {row.done}" if row.done else ""
+    yield "result", shown(row.result or "")
     yield "row", f"id {row.id}, version {row.version}"
 
 
@@ -181,6 +182,7 @@ def _record_text(record: Record) -> Iterator[str]:
         "attempt": record.attempt,
         "took": None if record.duration_ms is None else f"{record.duration_ms:g} ms",
         "from": None if record.old_path is None else shown(record.old_path),
+        "target": None if record.target is None else shown(record.target),
     }
     told = "  ".join(f"{name}={value}" for name, value in notes.items() if value is not None)
     yield f"{timestamp(record.at)}  {record.event:<9}  {edge:<24}  {told}".rstrip()

@@ -27,7 +27,8 @@ def compare(facts: Facts) -> Event | None:
     if row.state == "processing":
         return None
     if facts.absent:
-        return "vanish"
+        # What is to be undone waits for the operator's hand as well: see `release`.
+        return None if row.state == "held" and facts.removal_planned else "vanish"
     if row.state == "settling":
         return "settle" if facts.settled else None
     if facts.changed and row.state != "held":
@@ -58,6 +59,7 @@ def decide(
         cause=trigger.cause,
         error=trigger.error,
         duration_ms=trigger.duration_ms,
+        target=trigger.target,
     )
 
 
@@ -87,7 +89,7 @@ def _anew(facts: Facts, to: State, _error: str | None) -> Row:
         row.key,
         to,
         row.version + 1,
-        facts.steps[0] if to == "ready" else None,
+        facts.first_step if to == "ready" else None,
         "process",
         0,  # attempt
         0,  # failures
@@ -111,7 +113,9 @@ def _start(facts: Facts, to: State, _error: str | None) -> Row:
 def _succeed(facts: Facts, to: State, _error: str | None) -> Row:
     """What was done is the content the handler was given, whatever stands there now."""
     content = None if facts.step_follows else facts.row.content
-    if to in {"settling", "gone"}:
+    if to == "gone":
+        return _over(facts, content)
+    if to == "settling":
         anew = _anew(facts, to, None)
         return replace(anew, done=content) if content else anew
     done = content or facts.row.done
@@ -119,6 +123,12 @@ def _succeed(facts: Facts, to: State, _error: str | None) -> Row:
     counts = {"attempt": 0, "failures": 0, "interruptions": 0}
     result = facts.result if step else None
     return _next(facts, to, step=step, done=done, result=result, error=None, **counts)
+
+
+def _over(facts: Facts, done: str | None) -> Row:
+    """Nothing is there any more, and nothing is left to do about it."""
+    anew = _anew(facts, "gone", None)
+    return replace(anew, seen=None, digest=None, done=done or anew.done)
 
 
 def _fail(facts: Facts, to: State, error: str | None) -> Row:
@@ -143,12 +153,16 @@ def _retry(facts: Facts, to: State, _error: str | None) -> Row:
 
 
 def _vanish(facts: Facts, to: State, _error: str | None) -> Row:
-    """Off the disk: either that is all, or the removal plan begins at its first step."""
+    """Off the disk: either that is all, or the removal plan begins at its first step.
+
+    Why a file was quarantined stays with it when it is put aside.
+    """
     removing = to == "ready"
+    error = facts.row.error if facts.put_aside else None
     step = facts.removal_steps[0] if removing else None
     plan = "remove" if removing else "process"
     counts = {"attempt": 0, "failures": 0, "interruptions": 0}
-    fresh = {"seen": None, "digest": None, "result": None, "error": None}
+    fresh = {"seen": None, "digest": None, "result": None, "error": error}
     return _next(facts, to, plan=plan, step=step, **fresh, **counts)
 
 
@@ -161,7 +175,16 @@ def _hold(facts: Facts, to: State, _error: str | None) -> Row:
     return _next(facts, to)
 
 
+def _release(facts: Facts, to: State, _error: str | None) -> Row:
+    """Begin anew; but what has to be undone, and is not through, goes on where it was."""
+    if to == "settling":
+        return _anew(facts, to, None)
+    return _next(facts, to, step=facts.known_step, failures=0, interruptions=0)
+
+
 def _skip(facts: Facts, to: State, _error: str | None) -> Row:
+    if to == "gone":
+        return _over(facts, None)
     content = facts.row.content if facts.fresh else facts.content or facts.row.content
     return _next(facts, to, step=None, done=content, error=None)
 
@@ -183,7 +206,7 @@ _ADVANCE: dict[Event, Advance] = {
     "vanish": _vanish,
     "move": _move,
     "hold": _hold,
-    "release": _anew,
+    "release": _release,
     "skip": _skip,
     "reset": _reset,
 }

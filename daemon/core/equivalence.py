@@ -11,6 +11,7 @@ from itertools import product
 from types import SimpleNamespace
 from typing import NamedTuple, cast
 
+from daemon.config_names import ON_DONE
 from daemon.core.decide import decide
 from daemon.core.facts import Facts
 from daemon.core.lifecycle import EVENTS, STATES, TABLE, Edge, LifeCycle, choose
@@ -140,11 +141,12 @@ def _some_facts(rand: random.Random, row: Row) -> Facts:
         seen=rand.choice(_CONTENTS),
         settled=rand.choice((True, False)),
         adopted=not rand.randrange(10),
-        steps=rand.choice(((), ("one",), ("one", "two"))),
+        steps=rand.choice(((), ("one",), ("one", "two"), ("one", ON_DONE))),
         removal_steps=rand.choice(((), ("undo",), ("undo", "tell"))),
         attempts=rand.randint(1, 3),
         interruptions=rand.randint(1, 3),
         crashed=rand.choice((True, False)),
+        target=rand.choice((None, b"/away")),
     )
 
 

@@ -6,6 +6,7 @@ The attributes and properties that the life cycle names as guards are all here, 
 
 from msgspec import Struct
 
+from daemon.config_names import ON_DONE
 from daemon.core.model import Fingerprint, Key, Row
 
 
@@ -14,7 +15,8 @@ class Facts(Struct, frozen=True, gc=False):
 
     `digest`: of what is seen, where the watch goes by content. `inherited`: what another row knows
     to be done, whose file has taken this one's place. `moved_to`: where the file is now.
-    `result`: what a step that succeeded hands on. `rank`: how urgent the file is.
+    `result`: what a step that succeeded hands on. `rank`: how urgent the file is. `target`: where
+    we have taken the file.
     """
 
     row: Row
@@ -35,6 +37,7 @@ class Facts(Struct, frozen=True, gc=False):
     moved_to: Key | None = None
     result: str | None = None
     rank: int = 0
+    target: bytes | None = None
 
     @property
     def plan_steps(self) -> tuple[str, ...]:
@@ -93,6 +96,21 @@ class Facts(Struct, frozen=True, gc=False):
         return known in {self.seen.content, self.digest}
 
     @property
+    def takes_away(self) -> bool:
+        """No file of this watch stays that is done: its last step takes it away."""
+        return self.steps[-1:] == (ON_DONE,)
+
+    @property
+    def left_behind(self) -> bool:
+        """Settled, with the content that was last done, in a watch where no such file stays."""
+        return self.as_done and self.takes_away
+
+    @property
+    def first_step(self) -> str:
+        """Where a content begins that has settled: what is done has only to be taken away."""
+        return ON_DONE if self.left_behind else self.steps[0]
+
+    @property
     def tracked_only(self) -> bool:
         """Settled, in a watch without steps."""
         return self.settled and not self.steps
@@ -103,14 +121,34 @@ class Facts(Struct, frozen=True, gc=False):
         return self.next_step is not None
 
     @property
+    def taken(self) -> bool:
+        """What succeeded was the last step of all, which takes the file away."""
+        return self.row.step == ON_DONE and self.row.plan == "process"
+
+    @property
+    def put_aside(self) -> bool:
+        """The file is where `on_quarantine` has taken it."""
+        return self.target is not None
+
+    @property
     def removal(self) -> bool:
-        """What succeeded was the plan for a removed file."""
+        """The plan is that for a removed file."""
         return self.row.plan == "remove"
 
     @property
     def removal_planned(self) -> bool:
-        """The file is off the disk, and its watch has steps for that."""
-        return self.absent and bool(self.removal_steps)
+        """The file is off the disk, and its watch has steps for what was once done with it.
+
+        Where no file stays that is done, it was taken away for good, and not removed.
+        """
+        if not self.absent or not self.removal_steps:
+            return False
+        return self.row.state == "done" or (self.row.done is not None and not self.takes_away)
+
+    @property
+    def removal_pending(self) -> bool:
+        """The plan for a removed file is not through, and the file has not come back."""
+        return self.removal and self.seen is None and bool(self.removal_steps)
 
     @property
     def attempts_left(self) -> bool:

@@ -33,6 +33,7 @@ class LifeCycle(StateMachine):
 
     discover = (
         done.from_(untracked, gone, cond="adopted")
+        | ready.from_(untracked, gone, cond="left_behind")
         | done.from_(untracked, gone, cond="as_done")
         | done.from_(untracked, gone, cond="tracked_only")
         | ready.from_(untracked, gone, cond="settled")
@@ -40,7 +41,8 @@ class LifeCycle(StateMachine):
     )
     change = settling.from_(ready, failed, quarantined, done, cond="changed")
     settle = (
-        settling.to(done, cond="as_done")
+        settling.to(ready, cond="left_behind")
+        | settling.to(done, cond="as_done")
         | settling.to(done, cond="tracked_only")
         | settling.to(ready, cond="settled")
     )
@@ -49,6 +51,7 @@ class LifeCycle(StateMachine):
         processing.to(settling, cond="changed")
         | processing.to(ready, cond="step_follows")
         | processing.to(gone, cond="removal")
+        | processing.to(gone, cond="taken")
         | processing.to(done)
     )
     fail = processing.to(failed, cond="attempts_left") | processing.to(quarantined)
@@ -56,9 +59,9 @@ class LifeCycle(StateMachine):
     interrupt = processing.to(ready, cond="interruptions_left") | processing.to(quarantined)
     retry = ready.from_(failed, quarantined)
     vanish = (
-        gone.from_(settling, ready, failed, quarantined, held, cond="absent")
-        | done.to(ready, cond="removal_planned")
-        | done.to(gone, cond="absent")
+        quarantined.to(gone, cond="put_aside")
+        | ready.from_(settling, ready, failed, quarantined, done, cond="removal_planned")
+        | gone.from_(settling, ready, failed, quarantined, done, held, cond="absent")
     )
     move = (
         settling.to(settling, cond="fresh")
@@ -70,8 +73,10 @@ class LifeCycle(StateMachine):
         | gone.to(gone, cond="fresh")  # whose path another file has taken
     )
     hold = held.from_(settling, ready, failed, quarantined, done)
-    release = held.to(settling)
-    skip = done.from_(settling, ready, failed, quarantined, held)
+    release = held.to(ready, cond="removal_pending") | held.to(settling)
+    skip = gone.from_(ready, failed, quarantined, held, cond="removal") | done.from_(
+        settling, ready, failed, quarantined, held
+    )
     reset = untracked.from_(done, failed, quarantined, held, gone)
 
 

@@ -115,6 +115,7 @@ class Trigger(Struct, frozen=True):
     waited for it. `found` is what a scan has just seen where no row was. `waited`: what could
     explain an absence, or a stranger in the file's place, has had its time to come. `after` and
     `result` are the handler's: seconds to wait for the next attempt, and JSON for the next step.
+    `target`: where we took the file.
     """
 
     key: Key
@@ -128,10 +129,14 @@ class Trigger(Struct, frozen=True):
     waited: bool = False
     after: float | None = None
     result: str | None = None
+    target: bytes | None = None
 
 
 class Transition(Struct, frozen=True, gc=False):
-    """One committed, or to be committed, step of a life: the row before and the row after."""
+    """One committed, or to be committed, step of a life: the row before and the row after.
+
+    `target`: the absolute path to which the file was taken.
+    """
 
     before: Row
     after: Row
@@ -143,6 +148,7 @@ class Transition(Struct, frozen=True, gc=False):
     evidence: str | None = None
     error: str | None = None
     duration_ms: float | None = None
+    target: bytes | None = None
 
 
 class Refused(Struct, frozen=True, gc=False):
@@ -179,3 +185,4 @@ class Record(Struct, frozen=True, gc=False):
     due_at: int | None = None
     old_path: bytes | None = None
     error: str | None = None
+    target: bytes | None = None

@@ -1,8 +1,8 @@
 """The disk: one look at a path. All of it runs in threads.
 
 With `listing`, which reads directories, `identity`, which looks at roots, `signs`, which removes
-markers, `births` and `reading` the only module that touches watched trees. Nothing here follows a
-symlink at the last component.
+markers, `births`, `reading` and what handlers do the only module that touches watched trees.
+Nothing here follows a symlink at the last component.
 """
 
 import errno

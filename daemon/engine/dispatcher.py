@@ -18,7 +18,7 @@ from daemon.engine.places import LaneName, Places
 from daemon.engine.resuming import resume
 from daemon.engine.standing import Standings
 from daemon.engine.trees import Tree
-from daemon.handlers import Handler, Outcome
+from daemon.handlers import Handler, Job, Outcome
 
 
 class Dispatcher:
@@ -40,10 +40,11 @@ class Dispatcher:
         self._stopping = False
 
     def add(self, tree: Tree, handlers: Mapping[str, Handler]) -> None:
-        """Make the lanes of a watch; `handlers` by the name of the step."""
-        for step in tree.watch.step:
-            lane = Lane(tree, step, handlers[step.name], self._ledger)
-            self._lanes[tree.name, step.name] = lane
+        """Make lanes of a watch; `handlers` by the name of the step."""
+        for step in tree.watch.all_steps:
+            if step.name in handlers:
+                lane = Lane(tree, step, handlers[step.name], self._ledger)
+                self._lanes[tree.name, step.name] = lane
 
     @property
     def running(self) -> list[asyncio.Task[Outcome]]:
@@ -115,6 +116,11 @@ class Dispatcher:
         if task := lane.running.get(row.key):
             lane.overtaken.add(row.key)
             task.cancel()
+
+    def job(self, row: Row) -> tuple[Handler, Job] | None:
+        """What a row is handed to, and as what; None where no such step is configured."""
+        lane = self._lanes.get(_lane_name(row))
+        return None if lane is None else (lane.handler, job_of(lane.tree, row))
 
     def release(self, row: Row) -> None:
         """What became of this row is committed: it may be offered again."""

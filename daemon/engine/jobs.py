@@ -52,6 +52,7 @@ def trigger_of(row: Row, outcome: Outcome) -> Trigger:
         duration_ms=outcome.duration_ms,
         after=outcome.after,
         result=outcome.result,
+        target=outcome.target,
     )
 
 

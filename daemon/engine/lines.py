@@ -35,6 +35,8 @@ _WHERE_THEY_APPLY = (
     "node",
 )
 
+_PATHS = ("path", "old_path", "target")
+
 _encode = msgspec.json.Encoder().encode
 Sink = Callable[[bytes], None]
 
@@ -92,6 +94,8 @@ def fields_of(record: Record) -> dict[str, Any]:
         fields["due_at"] = timestamp(record.due_at)
     if record.old_path is not None:
         fields.update(path_fields("old_path", record.old_path))
+    if record.target is not None:
+        fields.update(path_fields("target", record.target))
     return fields
 
 
@@ -116,10 +120,10 @@ def fields_of_attempt(trigger: Trigger, row: Row, attempt_id: str, node: str) ->
 def _shorten(line: EventDict) -> EventDict:
     """The same line with its long texts cut; an exact path stands in `path_b64` all the same."""
     cut = dict(line)
-    for name in ("error", "reason", "path", "old_path"):
+    for name in ("error", "reason", *_PATHS):
         text = cut.get(name)
         if isinstance(text, str) and len(text) > _SHORT:
-            if name in {"path", "old_path"}:
+            if name in _PATHS:
                 cut.setdefault(f"{name}_b64", b64encode(text.encode()).decode())
             cut[name] = text[:_SHORT] + "..."
     return cut
@@ -149,12 +153,12 @@ def _line_of(level: str, record: Record) -> bytes:
 
 
 def _usual(level: str, record: Record) -> bytes | None:
-    """The line of a transition that neither moved its file nor has a path that is not UTF-8."""
+    """The line of a transition that moved nothing and has a path that is UTF-8."""
     try:
         path = record.path.decode()
     except UnicodeDecodeError:
         return None
-    if record.old_path is not None:
+    if record.old_path is not None or record.target is not None:
         return None
     guard, step, error, due_at = record.guard, record.step, record.error, record.due_at
     line = _Line(

@@ -57,6 +57,8 @@ class Moves:
         """Whether what was seen may be concluded from, or has to wait for the rest of a rename."""
         if turn.event == "vanish":
             return self._may_vanish(turn)
+        if turn.event == "start" and turn.row.plan == "remove":
+            return turn.tree.detection.frozen is None
         if turn.is_replaced and not turn.trigger.waited:
             # The row's own file may have been renamed, as a log is, and be found in a moment.
             self._patience.wait(turn.trigger)
@@ -65,7 +67,14 @@ class Moves:
 
     def _may_vanish(self, turn: Turn) -> bool:
         """A removal waits: the file may stand under another path, or its root be away."""
+        if turn.trigger.target is not None:
+            # We have taken it away ourselves.
+            return True
         if turn.tree.detection.frozen is not None:
+            return False
+        if turn.key.path in turn.tree.taking:
+            # Whoever takes it away just now will say where to.
+            self._patience.wait(turn.trigger)
             return False
         if turn.trigger.waited and not self._awaits(turn.row):
             return True

@@ -44,6 +44,8 @@ class Sequels:
             self._dispatcher.offer(after)
         elif after.state == "processing":
             self._dispatcher.launch(after)
+        elif after.state == "quarantined":
+            turn.tree.quarantined.set()
         if after.due_at is not None:
             self._alarms.set(after, after.due_at, turn.look.seen)
         elif before.due_at is not None:

@@ -19,6 +19,7 @@ class Tree(Names):
         urgencies = [(each.patterns, each.priority) for each in watch.priorities]
         self.ranks = Ranks(watch.priority, urgencies)
         self.rank = self.ranks.of
+        self.removal_steps = tuple(step.name for step in watch.removed)
         self.by_content = watch.identity == "content"
         self.is_plain = not self.has_signs and not self.by_content
         # Cleared while so many digests wait that a scan is not to bring more.
@@ -34,7 +35,10 @@ class Tree(Names):
         self.rooted = asyncio.Event()
         # Set when it is another than the one that is being watched: the watcher begins anew.
         self.rerooted = asyncio.Event()
-        self._step = {step.name: step for step in watch.step}
+        # Set when a file was quarantined; and what is being taken out of the tree for that.
+        self.quarantined = asyncio.Event()
+        self.taking: set[bytes] = set()
+        self._step = {step.name: step for step in watch.all_steps}
 
     def step(self, name: str | None) -> Step | None:
         """The configuration of a step; None for one that is no longer configured."""

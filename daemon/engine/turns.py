@@ -15,7 +15,7 @@ from daemon.engine.renames import Origin, Stranger
 from daemon.engine.trees import Tree
 
 # States in which the disk may show that a file has settled.
-_SETTLES = frozenset({"untracked", "gone", "settling"})
+SETTLES = frozenset({"untracked", "gone", "settling"})
 # Without those whose outcome is followed by a look anyway.
 _COMPARED = SETTLED - {"processing"}
 _UNSEEN = Look("unseen")
@@ -127,7 +127,7 @@ class Turn:
     def question(self) -> Question:
         """What to ask the disk."""
         tree, trigger = self.tree, self.trigger
-        quiet = tree.quiet if self.row.state in _SETTLES else None
+        quiet = tree.quiet if self.row.state in SETTLES else None
         path = tree.absolute(trigger.key.path)
         marker = tree.marker_of(trigger.key.path) if tree.marker else None
         own_clock = not tree.remote
@@ -178,7 +178,7 @@ class Turn:
         """What the file holds has to be known before anything is concluded."""
         if not self.tree.by_content or self.digest is not None or self.look.seen is None:
             return False
-        if self.row.state not in _SETTLES:
+        if self.row.state not in SETTLES:
             return self.is_touched
         ripe = self.is_ripe or (self.facts.adopted and self.row.state != "settling")
         return ripe and self.tree.wants(self.key.path)
@@ -207,6 +207,7 @@ class Turn:
             settled=settled,
             adopted=adopted,
             steps=tree.steps,
+            removal_steps=tree.removal_steps,
             attempts=step.attempts if step else 1,
             interruptions=tree.watch.interruptions,
             crashed=trigger.cause == "crash",
@@ -216,6 +217,7 @@ class Turn:
             digest=self.digest or None,
             result=trigger.result,
             rank=tree.rank(row.key.path),
+            target=trigger.target,
         )
 
     def _settle_at(self, now: int, *, settled: bool) -> int:

@@ -38,7 +38,7 @@ class Outcome(Struct, frozen=True):
     none: `defer`, for the machine was short of something (descriptors, processes, memory), and
     `unavailable`, for what the step needs could not be had (a program, a server, a quota): neither
     is this file's fault, and here `after` is how long the whole step had better wait. `result` of
-    a success is JSON, of at most `RESULT_BYTES`.
+    a success is JSON, of at most `RESULT_BYTES`; `target` is where the file was taken.
 
     `suspect` goes with `retry` and `reject`: this file failed, and it may not be the file's fault
     (a server that answers 500, or 404, or nothing in time). Whose fault it is, only other files
@@ -57,6 +57,7 @@ class Outcome(Struct, frozen=True):
     after: float | None = None
     result: str | None = None
     suspect: bool = False
+    target: bytes | None = None
 
 
 class Handler(Protocol):

@@ -77,6 +77,7 @@ def variables_of(jobs: Sequence[Job], *, counted: bool) -> dict[bytes, bytes]:
     told = {
         b"TREEWARDEN_WATCH": os.fsencode(job.file.watch),
         b"TREEWARDEN_STEP": os.fsencode(job.step),
+        b"TREEWARDEN_EVENT": b"removed" if job.plan == "remove" else b"settled",
     }
     if counted:
         told[b"TREEWARDEN_COUNT"] = b"%d" % len(jobs)

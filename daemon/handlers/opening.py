@@ -1,9 +1,11 @@
 """Makes the handler that a step asks for."""
 
+from daemon.config_after import FilingStep
 from daemon.config_steps import CommandStep, Step
 from daemon.handlers import Handler
 from daemon.handlers.batches import BatchHandler
 from daemon.handlers.command import CommandHandler
+from daemon.handlers.filing import FilingHandler
 from daemon.handlers.record import Record
 
 
@@ -17,4 +19,6 @@ def handler_of(step: Step, record: Record | None = None) -> Handler:
         if step.batch == 1:
             return program
         return BatchHandler(program, size=step.batch, places=step.concurrency)
+    if isinstance(step, FilingStep):
+        return FilingHandler(step.after, step.watch)
     raise TypeError(f"{type(step).__name__} is no kind of step that has a handler")

@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from daemon.config_names import ON_DONE
 from daemon.config_steps import ProgramStep
-from daemon.core.model import Key, Row, Trigger
+from daemon.core.model import Event, Key, Row, Trigger
+from daemon.engine.filing import Finish, nothing
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
@@ -21,6 +23,8 @@ from daemon.handlers.survivors import Manner, alive, see_off
 PAGE = 1_000
 # What is done with the survivors of a step that is not configured any more.
 _UNKNOWN: tuple[Manner, float] = ("end", 5.0)
+_SKIP: tuple[Event, ...] = ("skip",)
+_RELEASE: tuple[Event, ...] = ("hold", "release")
 
 
 class Survivors:
@@ -30,7 +34,7 @@ class Survivors:
         self._record = record
         self._manners: dict[bytes, tuple[Manner, float]] = {}
         for tree in trees.values():
-            for step in tree.watch.step:
+            for step in tree.watch.all_steps:
                 if isinstance(step, ProgramStep):
                     manner = step.on_restart, step.kill_after
                     self._manners[lane_of(tree.name, step.name)] = manner
@@ -80,9 +84,15 @@ class Survivors:
 
 
 async def recover(
-    trees: Iterable[Tree], inbox: Inbox, ledger: Ledger, survivors: Survivors | None = None
+    trees: Iterable[Tree],
+    inbox: Inbox,
+    ledger: Ledger,
+    finish: Finish = nothing,
+    survivors: Survivors | None = None,
 ) -> int:
     """Interrupt what was being handled; send what waits for a removed step back to settling.
+
+    A file that its last step had taken away by then was handled to the end, and succeeds.
 
     Returns the number of files concerned. Before the dispatcher starts: a file is `processing`
     in the database only while no handler of this run has it. What one of the survivors may have
@@ -91,7 +101,7 @@ async def recover(
     found = 0
     known = list(trees)
     for tree in known:
-        found += await _interrupt(tree, inbox, ledger, survivors)
+        found += await _interrupt(tree, inbox, ledger, survivors, finish)
     # What was interrupted may itself wait for a removed step: it has to be on record first.
     await inbox.idle()
     for tree in known:
@@ -101,12 +111,15 @@ async def recover(
     return found
 
 
-async def _interrupt(tree: Tree, inbox: Inbox, ledger: Ledger, survivors: Survivors | None) -> int:
+async def _interrupt(
+    tree: Tree, inbox: Inbox, ledger: Ledger, survivors: Survivors | None, finish: Finish
+) -> int:
     count = 0
     async for row in _in_state("processing", tree, ledger):
         if survivors is not None and survivors.take(row):
             continue
-        await inbox.offer(Trigger(row.key, "interrupt", "crash"))
+        finished = await finish(row)
+        await inbox.offer(finished or Trigger(row.key, "interrupt", "crash"))
         count += 1
     return count
 
@@ -128,8 +141,13 @@ async def _in_state(state: str, tree: Tree, ledger: Ledger) -> AsyncIterator[Row
 
 
 async def _release_stranded(tree: Tree, inbox: Inbox, ledger: Ledger) -> int:
-    rows = await ledger.insist("read", lambda: ledger.store.stranded(tree.name, tree.steps))
+    """Let go of what waits for a step that is gone: it begins anew, or a removal with its first."""
+    store, rows = ledger.store, []
+    for plan, steps in (("process", tree.steps), ("remove", tree.removal_steps)):
+        rows += await ledger.insist("read", partial(store.stranded, tree.name, plan, steps))
     for row in rows:
-        await inbox.offer(Trigger(row.key, "hold", "step_removed"))
-        await inbox.offer(Trigger(row.key, "release", "step_removed"))
+        # Where only taking it away was left, all that is to be done with it has been.
+        is_done = row.step == ON_DONE and row.plan == "process"
+        for event in _SKIP if is_done else _RELEASE:
+            await inbox.offer(Trigger(row.key, event, "step_removed"))
     return len(rows)

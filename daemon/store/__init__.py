@@ -179,8 +179,12 @@ class Store(Protocol):
         """Rows of one watch in one state, by id, after `after_id`."""
         ...
 
-    async def stranded(self, watch: str, steps: Sequence[str]) -> list[Row]:
-        """What waits, ready or failed, for a step other than these."""
+    async def stranded(self, watch: str, plan: str, steps: Sequence[str]) -> list[Row]:
+        """What waits, ready or failed, for a step of a plan other than these."""
+        ...
+
+    async def history(self, file_id: int, limit: int) -> list[Record]:
+        """The last transitions of a file, in their order."""
         ...
 
     async def counts(self) -> list[StateCount]:

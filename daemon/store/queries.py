@@ -24,7 +24,8 @@ _RECORD = """t.seq, t.file_id, f.watch, f.directory, f.name, (
         SELECT m.old_path FROM transitions AS m WHERE m.file_id = t.file_id
         AND m.version > t.version AND m.old_path IS NOT NULL ORDER BY m.version LIMIT 1
     ), t.trigger, t.from_state, t.to_state, t.version, t.attempt_id, t.node, t.at, t.guard,
-    t.cause, t.evidence, t.step, t.attempt, t.duration_ms, t.size, t.due_at, t.old_path, t.error"""
+    t.cause, t.evidence, t.step, t.attempt, t.duration_ms, t.size, t.due_at, t.old_path, t.error,
+    t.target"""
 
 
 @cache

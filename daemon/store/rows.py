@@ -74,6 +74,7 @@ def record_of_transition(transition: Transition, seq: int) -> Record:
         after.due_at,
         before.key.path if before.key != after.key else None,
         transition.error,
+        transition.target,
     )
 
 
@@ -99,6 +100,7 @@ def record_values(record: Record) -> Values:
         record.due_at,
         record.old_path,
         record.error,
+        record.target,
     )
 
 

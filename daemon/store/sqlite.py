@@ -153,9 +153,14 @@ class SqliteStore:
         """See `Store`."""
         return await self._rows("select_in_state", state, watch, after_id, limit)
 
-    async def stranded(self, watch: str, steps: Sequence[str]) -> list[Row]:
+    async def stranded(self, watch: str, plan: str, steps: Sequence[str]) -> list[Row]:
         """See `Store`."""
-        return await self._rows("select_stranded", watch, json.dumps(list(steps)))
+        return await self._rows("select_stranded", watch, plan, json.dumps(list(steps)))
+
+    async def history(self, file_id: int, limit: int) -> list[Record]:
+        """See `Store`."""
+        found = await self._read("select_history", file_id, limit)
+        return [record_of(values) for values in reversed(found)]
 
     async def counts(self) -> list[StateCount]:
         """See `Store`."""

@@ -115,7 +115,7 @@ async def test_every_field_survives(store: Store) -> None:
     )
     changed = step_on(row, "settle", "ready", "id")
     changed = replace(changed, guard="settled", cause="scan", evidence="quiet", error="ä\0")
-    changed = replace(changed, duration_ms=1.5, before=replace(row, key=key("b")))
+    changed = replace(changed, duration_ms=1.5, target=b"/t", before=replace(row, key=key("b")))
     writer = Writer(store)
     assert await writer.apply(changed) == [True]
     assert await row_at(store, key("a")) == changed.after
@@ -412,10 +412,26 @@ async def test_stranded(store: Store) -> None:
         step_on(Row(n, key(f"{n}")), "discover", state, step=step)  # type: ignore[arg-type]
         for n, (state, step) in enumerate(states, 1)
     ]
-    await Writer(store).apply(*births, step_on(Row(9, key("9")), "discover", "ready"))
-    found = await store.stranded("incoming", ["load", 'it\'s "quoted"'])
+    undone = step_on(Row(10, key("10")), "discover", "ready", step="old", plan="remove")
+    await Writer(store).apply(*births, step_on(Row(9, key("9")), "discover", "ready"), undone)
+    found = await store.stranded("incoming", "process", ["load", 'it\'s "quoted"'])
     assert {row.id for row in found} == {1, 2, 9}
-    assert {row.id for row in await store.stranded("incoming", [])} == {1, 2, 3, 9}
+    assert {row.id for row in await store.stranded("incoming", "process", [])} == {1, 2, 3, 9}
+    assert {row.id for row in await store.stranded("incoming", "remove", ["load"])} == {10}
+    assert await store.stranded("incoming", "remove", ["old"]) == []
+
+
+async def test_history(store: Store) -> None:
+    """The last transitions of one file, no more than asked for, first to last."""
+    writer = Writer(store)
+    row = born("a", 1)
+    await writer.apply(row, born("b", 2))
+    for number in range(3):
+        row = step_on(row.after, "change", "settling", f"a-{number}")
+        await writer.apply(row)
+    assert [record.version for record in await store.history(1, 99)] == [1, 2, 3, 4]
+    assert [record.version for record in await store.history(1, 2)] == [3, 4]
+    assert await store.history(3, 99) == []
 
 
 async def test_counts(opened: Open) -> None:

@@ -97,6 +97,7 @@ async def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert sorted(v for v in variables if not v.startswith(b"TREEWARDEN_RUN=nobody.")) == [
         "KEPT=käse".encode(),
         b"TREEWARDEN_ATTEMPT=2",
+        b"TREEWARDEN_EVENT=settled",
         b"TREEWARDEN_FILE_ID=7",
         b"TREEWARDEN_KEY=k-1",
         b"TREEWARDEN_PATH=/srv/in/\xff",

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from daemon import locate
 from daemon.config import Config, Metrics, Settle, Urgency, load
 from daemon.config_address import Address, TcpAddress, UnixAddress
+from daemon.config_after import Move
 from daemon.config_program import Limits
 from daemon.config_steps import Backoff, Breaker, CommandStep
 from daemon.errors import ConfigError, Problem
@@ -90,6 +91,9 @@ def test_the_example_shows_every_option_and_its_default(tmp_path: Path) -> None:
     assert step.limits == Limits(cpu=60, memory=512_000_000, files=256)
     daemon = replace(full.daemon, node=plain.daemon.node, concurrency=None)
     settle = replace(watch.settle, marker=None, manifest=None)
+    assert watch.on_done == Move(move=str(tmp_path / "archive" / "{date}" / "{relpath}"))
+    assert watch.on_quarantine == Move(move=str(tmp_path / "quarantine" / "{relpath}"))
+    assert [each.name for each in watch.removed] == ["forget"]
     unset: dict[str, object] = {
         "per_directory": None,
         "max_per_minute": None,
@@ -98,7 +102,8 @@ def test_the_example_shows_every_option_and_its_default(tmp_path: Path) -> None:
         "user": None,
     }
     steps = (replace(step, **unset, limits=Limits()),)
-    watches = (replace(watch, settle=settle, priorities=(), step=steps),)
+    plain_ends = {"on_done": None, "on_quarantine": None, "removed": ()}
+    watches = (replace(watch, settle=settle, priorities=(), step=steps, **plain_ends),)
     assert replace(full, daemon=daemon, metrics=Metrics(), watch=watches) == plain
     written = locate.read_toml(path)
     for table, model in (

@@ -49,6 +49,9 @@ CLEAN: dict[str, Any] = {
 }
 UNCOUNTED = {name: CLEAN[name] for name in ("attempt", "failures", "interruptions", "error")}
 UNTIMED: dict[str, Any] = {"due_at": None}
+TARGET = b"/srv/quarantine/b.csv"
+TAKING = {"steps": ("load", "on_done")}
+UNDOING = {"removal_steps": ("undo", "tell")}
 REMOVING = {"plan": "remove", "seen": None, "step": "undo"}
 
 
@@ -94,6 +97,10 @@ CASES: dict[str, Case] = {
         *("untracked", {"seen": None}, "discover", {"settled": True}),
         *("ready", {**CLEAN, "seen": A, "step": "load"}),
     ),
+    "found settled, and a watch takes away what is done": (
+        *("gone", {"done": A.content}, "discover", {"settled": True, **TAKING}),
+        *("ready", {**CLEAN, "seen": A, "step": "on_done"}),
+    ),
     "found": (
         *("untracked", {"seen": None}, "discover", {}),
         *("settling", {**CLEAN, "seen": A, "due_at": SETTLE_AT}),
@@ -117,6 +124,10 @@ CASES: dict[str, Case] = {
         *("settling", {}, "settle", {"settled": True, "steps": ()}),
         *("done", {**CLEAN, "done": A.content}),
     ),
+    "settled as it was done, and only that is left to take it away": (
+        *("settling", {"done": A.content}, "settle", {"settled": True, **TAKING}),
+        *("ready", {**CLEAN, "step": "on_done"}),
+    ),
     "settled": (
         *("settling", {}, "settle", {"settled": True, "seen": B}),
         *("ready", {**CLEAN, "seen": B, "step": "load"}),
@@ -137,6 +148,18 @@ CASES: dict[str, Case] = {
     "succeeded, its step removed from the configuration": (
         *("processing", {"step": "once"}, "succeed", {}),
         *("done", {**CLEAN, "done": A.content}),
+    ),
+    "taken away": (
+        *("processing", {"step": "on_done"}, "succeed", {"seen": None, **TAKING}),
+        *("gone", {**CLEAN, "seen": None, "done": A.content}),
+    ),
+    "taken away, for all that can be seen": (
+        *("processing", {"step": "on_done"}, "succeed", {**TAKING}),
+        *("gone", {**CLEAN, "seen": None, "done": A.content}),
+    ),
+    "taken away, another came meanwhile": (
+        *("processing", {"step": "on_done"}, "succeed", {"seen": B, **TAKING}),
+        *("settling", {**CLEAN, "seen": B, "done": A.content, "due_at": SETTLE_AT}),
     ),
     "succeeded at last, gone meanwhile": (
         *("processing", {"step": "index"}, "succeed", {"seen": None}),
@@ -201,11 +224,26 @@ CASES: dict[str, Case] = {
     ),
     **{
         f"vanished while {state}": (
-            *(state, {}, "vanish", {"seen": None, "removal_steps": ("undo",)}),
+            *(state, {"done": None}, "vanish", {"seen": None, **UNDOING}),
             *("gone", {**CLEAN, "seen": None}),
         )
         for state in ("settling", "ready", "failed", "quarantined", "held")
     },
+    **{
+        f"vanished while {state}, and an earlier content was done": (
+            *(state, {}, "vanish", {"seen": None, **UNDOING}),
+            *("ready", {**CLEAN, **REMOVING}),
+        )
+        for state in ("settling", "ready", "failed", "quarantined")
+    },
+    "vanished, and earlier contents were taken away": (
+        *("settling", {}, "vanish", {"seen": None, **UNDOING, **TAKING}),
+        *("gone", {**CLEAN, "seen": None}),
+    ),
+    "put aside": (
+        *("quarantined", {}, "vanish", {"target": TARGET, **UNDOING}),
+        *("gone", {**CLEAN, "seen": None, "error": "old trouble"}),
+    ),
     "vanished after it was done": (
         *("done", {}, "vanish", {"seen": None}),
         *("gone", {**CLEAN, "seen": None}),
@@ -247,6 +285,18 @@ CASES: dict[str, Case] = {
         f"held while {state}": (state, {}, "hold", {"seen": B}, "held", UNTIMED)
         for state in ("settling", "ready", "failed", "quarantined", "done")
     },
+    "removal released": (
+        *("held", REMOVING, "release", {"seen": None, **UNDOING}),
+        *("ready", {**UNTIMED, "failures": 0, "interruptions": 0}),
+    ),
+    "removal released, its file is back": (
+        *("held", REMOVING, "release", {**UNDOING}),
+        *("settling", {**CLEAN, "plan": "process", "seen": A, "done": None, "due_at": SETTLE_AT}),
+    ),
+    "removal released, and nothing is undone any more": (
+        *("held", REMOVING, "release", {"seen": None}),
+        *("settling", {**CLEAN, "plan": "process", "done": None, "due_at": SETTLE_AT}),
+    ),
     "released": (
         *("held", {}, "release", {"seen": B}),
         *("settling", {**CLEAN, "seen": B, "due_at": SETTLE_AT}),
@@ -262,10 +312,13 @@ CASES: dict[str, Case] = {
         *("failed", {}, "skip", {"seen": None}),
         *("done", {**UNTIMED, "step": None, "error": None, "done": A.content}),
     ),
-    "removal skipped": (
-        *("failed", REMOVING, "skip", {"seen": None}),
-        *("done", {**UNTIMED, "step": None, "error": None, "done": None}),
-    ),
+    **{
+        f"removal skipped while {state}": (
+            *(state, REMOVING, "skip", {"seen": None}),
+            *("gone", {**CLEAN, "plan": "process", "done": None}),
+        )
+        for state in ("ready", "failed", "quarantined", "held")
+    },
     **{
         f"reset while {state}": (
             *(state, {}, "reset", {"seen": B}),
@@ -323,6 +376,7 @@ REFUSED: list[tuple[State, dict[str, Any], Event, dict[str, Any], str, str]] = [
     ("settling", {"done": A.content}, "settle", {}, "settled", "refused by the guard settled"),
     ("ready", {}, "vanish", {}, "absent", "refused by the guard absent"),
     ("ready", REMOVING, "vanish", {"seen": None}, "absent", "refused by the guard absent"),
+    ("held", {}, "vanish", {"target": TARGET}, "absent", "refused by the guard absent"),
     ("done", {}, "vanish", {"removal_steps": ("undo",)}, "absent", "refused by the guard absent"),
     ("done", {}, "move", {"seen": B}, "fresh", "refused by the guard fresh"),
     ("processing", {}, "start", {}, "no_edge", "start is not allowed in state processing"),

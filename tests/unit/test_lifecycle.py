@@ -23,7 +23,8 @@ from daemon.core.lifecycle import (
 from daemon.core.model import Event, Fingerprint, Key, Row, State
 
 SEEN = Fingerprint(1, 1, 1, 1, 1)
-HELD_BACK: tuple[State, ...] = ("settling", "ready", "failed", "quarantined", "held")
+UNDONE: tuple[State, ...] = ("settling", "ready", "failed", "done")
+STARTED: tuple[State, ...] = ("ready", "failed", "quarantined", "held")
 
 # The whole life cycle, a second time: event, the states it leaves, its guards in their order.
 EDGES: list[tuple[Event, tuple[State, ...], list[tuple[str | None, State]]]] = [
@@ -32,6 +33,7 @@ EDGES: list[tuple[Event, tuple[State, ...], list[tuple[str | None, State]]]] = [
         ("untracked", "gone"),
         [
             ("adopted", "done"),
+            ("left_behind", "ready"),
             ("as_done", "done"),
             ("tracked_only", "done"),
             ("settled", "ready"),
@@ -42,20 +44,36 @@ EDGES: list[tuple[Event, tuple[State, ...], list[tuple[str | None, State]]]] = [
     (
         "settle",
         ("settling",),
-        [("as_done", "done"), ("tracked_only", "done"), ("settled", "ready")],
+        [
+            ("left_behind", "ready"),
+            ("as_done", "done"),
+            ("tracked_only", "done"),
+            ("settled", "ready"),
+        ],
     ),
     ("start", ("ready",), [("fresh", "processing")]),
     (
         "succeed",
         ("processing",),
-        [("changed", "settling"), ("step_follows", "ready"), ("removal", "gone"), (None, "done")],
+        [
+            ("changed", "settling"),
+            ("step_follows", "ready"),
+            ("removal", "gone"),
+            ("taken", "gone"),
+            (None, "done"),
+        ],
     ),
     ("fail", ("processing",), [("attempts_left", "failed"), (None, "quarantined")]),
     ("reject", ("processing",), [(None, "quarantined")]),
     ("interrupt", ("processing",), [("interruptions_left", "ready"), (None, "quarantined")]),
     ("retry", ("failed", "quarantined"), [(None, "ready")]),
-    ("vanish", HELD_BACK, [("absent", "gone")]),
-    ("vanish", ("done",), [("removal_planned", "ready"), ("absent", "gone")]),
+    ("vanish", ("held",), [("absent", "gone")]),
+    (
+        "vanish",
+        ("quarantined",),
+        [("put_aside", "gone"), ("removal_planned", "ready"), ("absent", "gone")],
+    ),
+    ("vanish", UNDONE, [("removal_planned", "ready"), ("absent", "gone")]),
     ("move", ("settling",), [("fresh", "settling")]),
     ("move", ("ready",), [("fresh", "ready")]),
     ("move", ("failed",), [("fresh", "failed")]),
@@ -64,8 +82,9 @@ EDGES: list[tuple[Event, tuple[State, ...], list[tuple[str | None, State]]]] = [
     ("move", ("held",), [("fresh", "held")]),
     ("move", ("gone",), [("fresh", "gone")]),
     ("hold", ("settling", "ready", "failed", "quarantined", "done"), [(None, "held")]),
-    ("release", ("held",), [(None, "settling")]),
-    ("skip", HELD_BACK, [(None, "done")]),
+    ("release", ("held",), [("removal_pending", "ready"), (None, "settling")]),
+    ("skip", ("settling",), [(None, "done")]),
+    ("skip", STARTED, [("removal", "gone"), (None, "done")]),
     ("reset", ("done", "failed", "quarantined", "held", "gone"), [(None, "untracked")]),
 ]
 EXPECTED = {(source, event): edges for event, sources, edges in EDGES for source in sources}

@@ -14,6 +14,7 @@ from daemon.cli.checks.inotify import examine_extent, examine_limits, extent_of,
 from daemon.cli.checks.programs import examine_program
 from daemon.config import Config, Watch
 from daemon.config_address import Address
+from daemon.config_after import After, base_of
 from daemon.config_steps import CommandStep
 from daemon.engine.filesystems import file_system_of, is_remote, must_poll
 from daemon.store.holder import holder_pid
@@ -82,9 +83,26 @@ def _metrics(address: Address, state_dir: Path) -> Iterator[Finding]:
 def _watch(watch: Watch) -> Iterator[Finding]:
     yield _root(watch)
     yield _file_system(watch)
-    for step in watch.step:
+    for step in (*watch.step, *watch.removed):
         if isinstance(step, CommandStep):
             yield from examine_program(f"{watch.name}.{step.name}", step)
+    for key, after in (("on_done", watch.on_done), ("on_quarantine", watch.on_quarantine)):
+        if after is not None:
+            yield _taking(watch, f"{watch.name}.{key}", after)
+
+
+def _taking(watch: Watch, what: str, after: After) -> Finding:
+    """Whether files can be taken out of the tree, and to where they shall go."""
+    if watch.path.exists() and not may(watch.path, os.W_OK | os.X_OK):
+        detail = f"{quoted(watch.path)} cannot be written by this user: files cannot leave it"
+        return Finding("error", what, detail, "let the daemon's user write there")
+    if after == "delete":
+        return Finding("ok", what, "files are deleted")
+    base = base_of(after.move, watch.name)
+    if not base.is_dir():
+        detail = f"there is no folder {quoted(base)}: files stay until there is"
+        return Finding("error", what, detail, "make it, or mount it")
+    return examine_writable(what, base)
 
 
 def _root(watch: Watch) -> Finding:

@@ -45,7 +45,7 @@ FROM (VALUES {values}) AS new WHERE files.id = new.column1 AND files.version = n
 -- Transitions are on record.
 INSERT INTO transitions (
     seq, file_id, trigger, from_state, to_state, version, attempt_id, node, at,
-    guard, cause, evidence, step, attempt, duration_ms, size, due_at, old_path, error
+    guard, cause, evidence, step, attempt, duration_ms, size, due_at, old_path, error, target
 ) VALUES {values};
 
 -- name: add_to_count
@@ -203,7 +203,7 @@ SELECT {columns} FROM files WHERE state = ? AND watch = ? AND id > ? ORDER BY id
 
 -- name: select_stranded
 -- What waits for a step that its watch no longer has; the steps come as a JSON array.
-SELECT {columns} FROM files WHERE state IN ('ready', 'failed') AND watch = ? AND plan = 'process'
+SELECT {columns} FROM files WHERE state IN ('ready', 'failed') AND watch = ? AND plan = ?
     AND (step IS NULL OR step NOT IN (SELECT value FROM json_each(?)));
 
 -- name: select_counts
@@ -227,6 +227,11 @@ ORDER BY due_at LIMIT ?;
 -- The transitions after a point of the log, in order.
 SELECT {record} FROM transitions AS t JOIN files AS f ON f.id = t.file_id
 WHERE t.seq > ? ORDER BY t.seq LIMIT ?;
+
+-- name: select_history
+-- The last transitions of a file, the newest first.
+SELECT {record} FROM transitions AS t JOIN files AS f ON f.id = t.file_id
+WHERE t.file_id = ? ORDER BY t.version DESC LIMIT ?;
 
 -- name: insert_watch_if_new
 -- A watch is seen for the first time.

@@ -1,0 +1,199 @@
+"""`on_quarantine`: takes what is quarantined out of the tree, with a word beside it that says why.
+
+The state is the queue: whatever is `quarantined` and there is to be taken, also after a restart.
+"""
+
+import asyncio
+import os
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from functools import partial
+
+import msgspec
+
+from daemon.config_after import Move
+from daemon.config_names import ON_QUARANTINE
+from daemon.core.model import Record, Row, Trigger
+from daemon.core.texts import path_fields, readable, timestamp
+from daemon.engine.inbox import Inbox
+from daemon.engine.journal import Journal
+from daemon.engine.ledger import Ledger
+from daemon.engine.trees import Tree
+from daemon.handlers import Job, Outcome
+from daemon.handlers.copying import write_beside
+from daemon.handlers.filing import FilingHandler
+
+PAGE = 1_000
+# Transitions in the word beside a file, the last ones.
+HISTORY = 100
+# A folder that is full or away is tried again after so long, twice as long each time, at most.
+RETRY_SECONDS = 5.0
+RETRY_LONGEST = 300.0
+# Files that are not tried again before the next start, for they are to blame themselves.
+GIVEN_UP = 4_096
+
+
+class Quarantine:
+    """Takes the quarantined files of one tree away, one after the other."""
+
+    def __init__(
+        self, tree: Tree, move: Move, inbox: Inbox, ledger: Ledger, journal: Journal
+    ) -> None:
+        self._tree = tree
+        self._inbox = inbox
+        self._ledger = ledger
+        self._journal = journal
+        self._handler = FilingHandler(move, tree.name)
+        self._over: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._said: str | None = None
+
+    async def resume(self) -> None:
+        """Put on record what was taken by a daemon that died before it could.
+
+        Before anything looks at the tree: it would only find that the files are off the disk.
+        """
+        async for row in self._rows():
+            job = self._job(row)
+            outcome = await asyncio.to_thread(self._handler.taken, job)
+            if outcome is not None and outcome.target is not None:
+                there = _reason_path(outcome.target)
+                if not await asyncio.to_thread(os.path.lexists, there):
+                    await self._explain(row, outcome.target)
+                await self._report(row, outcome.target)
+
+    async def run(self) -> None:
+        """Take what there is, and what comes, until cancelled."""
+        wait = RETRY_SECONDS
+        while True:
+            self._tree.quarantined.clear()
+            is_through = await self.sweep()
+            wait = RETRY_SECONDS if is_through else min(2 * wait, RETRY_LONGEST)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if is_through else wait):
+                    await self._tree.quarantined.wait()
+
+    async def sweep(self) -> bool:
+        """Take all that there is; False where something is left that is to be tried again."""
+        is_through = True
+        async for row in self._rows():
+            if (row.id, row.version) in self._over:
+                continue
+            outcome = await self._take(row)
+            if outcome.verdict in {"defer", "unavailable"}:
+                self._complain(outcome)
+                return False
+            if outcome.verdict == "retry":  # it changed, or is being written to
+                self._inbox.put(Trigger(row.key, "look", ON_QUARANTINE))
+                is_through = False
+            else:
+                self._settle(row, outcome)
+        self._said = None if is_through else self._said
+        return is_through
+
+    def _settle(self, row: Row, outcome: Outcome) -> None:
+        if outcome.verdict == "reject":
+            self._complain(outcome, row)
+        self._over[row.id, row.version] = None
+        if len(self._over) > GIVEN_UP:
+            self._over.popitem(last=False)
+
+    async def _take(self, row: Row) -> Outcome:
+        path = row.key.path
+        self._tree.taking.add(path)
+        try:
+            outcome = await self._handler.run(self._job(row))
+            if outcome.verdict == "success" and outcome.target is not None:
+                await self._explain(row, outcome.target)
+                await self._report(row, outcome.target)
+        finally:
+            self._tree.taking.discard(path)
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # The handler was through, in spite of the end that it was told of.
+            raise asyncio.CancelledError
+        return outcome
+
+    async def _report(self, row: Row, target: bytes) -> None:
+        found = Trigger(row.key, "vanish", ON_QUARANTINE, version=row.version, target=target)
+        await self._inbox.offer(found)
+
+    async def _explain(self, row: Row, target: bytes) -> None:
+        """Write the word beside the file. Without it the database still knows."""
+        history = await self._ledger.insist(
+            "read", partial(self._ledger.store.history, row.id, HISTORY)
+        )
+        text = _reason(row, target, history)
+        try:
+            await asyncio.to_thread(write_beside, _reason_path(target), text)
+        except OSError as error:
+            self._complain(Outcome("reject", f"no reason beside it: {error.strerror}"), row)
+
+    async def _rows(self) -> AsyncIterator[Row]:
+        """What is quarantined and should be there, page by page."""
+        last, store = 0, self._ledger.store
+        while rows := await self._ledger.insist(
+            "read", partial(store.in_state, "quarantined", self._tree.name, last, PAGE)
+        ):
+            for row in rows:
+                if row.seen is not None:
+                    yield row
+            last = rows[-1].id
+
+    def _job(self, row: Row) -> Job:
+        path = self._tree.absolute(row.key.path)
+        key = f"{row.id}-{row.version}"
+        return Job(row.id, row.key, path, ON_QUARANTINE, 1, key, row.version, seen=row.seen)
+
+    def _complain(self, outcome: Outcome, row: Row | None = None) -> None:
+        """Once for each reason, until all is well again; of a file that is to blame, always."""
+        error = outcome.error or ""
+        if row is None and self._said == error:
+            return
+        self._said = error if row is None else self._said
+        where = path_fields("path", row.key.path) if row else {}
+        reason = "quarantined files stay in the tree" if row is None else "a quarantined file stays"
+        name = self._tree.name
+        self._journal.daemon("degraded", "warning", watch=name, **where, reason=reason, error=error)
+
+
+def _reason_path(target: bytes) -> bytes:
+    return target + b".reason.json"
+
+
+def _reason(row: Row, target: bytes, history: list[Record]) -> bytes:
+    """Everything that whoever finds the file may ask: JSON, indented for a person."""
+    last = history[-1] if history else None
+    fields = {
+        "watch": row.key.watch,
+        **path_fields("path", row.key.path),
+        **path_fields("target", target),
+        "file_id": row.id,
+        "at": timestamp(row.at),
+        "step": row.step,
+        "event": last.event if last else None,
+        "error": row.error,
+        "attempt": row.attempt,
+        "failures": row.failures,
+        "interruptions": row.interruptions,
+        "size": row.seen.size if row.seen else None,
+        "history": [_told(record) for record in history],
+    }
+    return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"
+
+
+def _told(record: Record) -> dict[str, object]:
+    fields = {
+        "at": timestamp(record.at),
+        "event": record.event,
+        "from_state": record.from_state,
+        "to_state": record.to_state,
+        "guard": record.guard,
+        "cause": record.cause,
+        "step": record.step,
+        "attempt": record.attempt,
+        "duration_ms": record.duration_ms,
+        "old_path": None if record.old_path is None else readable(record.old_path),
+        "error": record.error,
+    }
+    return {name: value for name, value in fields.items() if value is not None}

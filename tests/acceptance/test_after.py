@@ -1,0 +1,165 @@
+"""What becomes of files in the end, from outside: archive, quarantine, removal."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.acceptance.mounts import needs_mounts, private_mounts
+from tests.acceptance.sites import Site
+
+QUIET = 'quiet = "50ms"'
+
+
+def with_key(site: Site, key: str, *steps: str, **keys: object) -> str:
+    """A watch with a key whose value is a table, which `Site.watch` does not write."""
+    return site.watch(*steps, **keys).replace("[watch.settle]", f"{key}\n[watch.settle]", 1)  # type: ignore[arg-type]
+
+
+def show(site: Site, path: str) -> dict[str, Any]:
+    answer = site.run("show", "--config", str(site.config), "--json", path)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(answer.stdout)
+    return found
+
+
+def told(site: Site, path: str) -> list[str]:
+    answer = site.run("explain", "--config", str(site.config), "--json", path)
+    sentences: list[str] = json.loads(answer.stdout)["sentences"]
+    return sentences
+
+
+def folder(site: Site, name: str) -> Path:
+    (site.folder / name).mkdir()
+    return site.folder / name
+
+
+def test_archive(site: Site) -> None:
+    """A file is handled, and then moved to a folder named after the day on which it came."""
+    archive = folder(site, "archive")
+    step = 'name = "load"\ncommand = ["/bin/true"]'
+    site.configure(with_key(site, 'on_done = { move = "archive/{date}/{relpath}" }', step))
+    (site.tree / "d").mkdir()
+    (site.tree / "d/a.csv").write_text("content")
+    daemon = site.start().ready()
+    line = daemon.line("succeed", path="d/a.csv", to_state="gone")
+    daemon.stop()
+    (moved,) = archive.glob("????-??-??/d/a.csv")
+    assert (moved.read_text(), line["target"]) == ("content", str(moved))
+    assert not (site.tree / "d/a.csv").exists()
+    shown = show(site, "d/a.csv")
+    assert (shown["state"], shown["result"]) == ("gone", None)
+    assert shown["done"] is not None
+    assert shown["transitions"][-1]["target"] == str(moved)
+    text = site.run("show", "--config", str(site.config), "d/a.csv").stdout
+    assert f"target={moved}" in text
+    assert told(site, "d/a.csv")[1] == f"All was done with it, and it was taken to {moved}."
+
+
+def test_deleted(site: Site) -> None:
+    """With `on_done = "delete"` nothing is left of what was handled."""
+    step = 'name = "load"\ncommand = ["/bin/true"]'
+    site.configure(site.watch(step, on_done="delete"))
+    (site.tree / "a").write_text("content")
+    daemon = site.start().ready()
+    daemon.line("succeed", path="a", to_state="gone")
+    daemon.stop()
+    assert list(site.tree.iterdir()) == []
+    assert "it was deleted" in told(site, "a")[1]
+
+
+@needs_mounts
+def test_archive_that_is_full(site: Site) -> None:
+    """A full disk costs no attempt and quarantines nothing; with room again the file is moved."""
+    archive = folder(site, "archive")
+    site.configure(with_key(site, 'on_done = { move = "archive/{relpath}" }'))
+    (site.tree / "a").write_bytes(b"content" * 1_000_000)
+    with private_mounts() as mounts:
+        mounts.image(site.folder / "image", archive)
+        inside = mounts.inside(archive)
+        filler = inside / "filler"
+        filler.write_bytes(bytes(8 << 20))
+        daemon = site.start(wrapper=mounts.wrapper).ready()
+        opened = daemon.line("daemon.step_open", step="on_done")
+        assert "No space left on device" in opened["error"]
+        assert [path.name for path in inside.iterdir() if path.is_file()] == ["filler"]
+        filler.unlink()
+        daemon.line("succeed", path="a", to_state="gone")
+        assert (inside / "a").read_bytes() == b"content" * 1_000_000
+        daemon.stop()
+    assert not daemon.having("fail")
+    assert not (site.tree / "a").exists()
+
+
+def test_quarantine(site: Site) -> None:
+    """A refused file is taken aside, its reason beside it, and `explain` knows why and where."""
+    aside = folder(site, "aside")
+    step = 'name = "load"\ncommand = ["sh", "-c", "echo not a table >&2; exit 65"]'
+    site.configure(with_key(site, 'on_quarantine = { move = "aside/{name}" }', step))
+    (site.tree / "a").write_text("content")
+    daemon = site.start().ready()
+    line = daemon.line("vanish", path="a", to_state="gone")
+    daemon.stop()
+    assert (line["target"], line["cause"]) == (str(aside / "a"), "on_quarantine")
+    reason = json.loads((aside / "a.reason.json").read_bytes())
+    assert reason["error"] == "exit status 65: not a table"
+    assert show(site, "a")["error"] == "exit status 65: not a table"
+    why = f"It was quarantined (exit status 65: not a table), and it was taken to {aside / 'a'}."
+    assert told(site, "a")[1] == why
+
+
+def test_quarantined_before_there_was_a_folder(site: Site) -> None:
+    """What was quarantined under an older configuration is taken aside at the next start."""
+    aside = folder(site, "aside")
+    step = 'name = "load"\ncommand = ["sh", "-c", "exit 65"]'
+    site.configure(site.watch(step))
+    (site.tree / "a").write_text("content")
+    daemon = site.start().ready()
+    daemon.line("reject", path="a")
+    daemon.stop()
+    site.configure(with_key(site, 'on_quarantine = { move = "aside/{name}" }', step))
+    daemon = site.start().ready()
+    daemon.line("vanish", path="a", to_state="gone")
+    daemon.stop()
+    assert (aside / "a").read_text() == "content"
+
+
+def test_removal(site: Site) -> None:
+    """What undoes is told the path, and that it was removed; a failure is tried again."""
+    effects = site.effects()
+    script = site.script(
+        "tell",
+        'echo "$TREEWARDEN_EVENT $TREEWARDEN_STEP $1 $TREEWARDEN_ATTEMPT" >"$EFFECTS"\n'
+        '[ "$TREEWARDEN_EVENT$TREEWARDEN_ATTEMPT" != removed1 ]',
+    )
+    tell = f'command = [{script}, "{{relpath}}"]'
+    watch = site.watch(f'name = "index"\n{tell}')
+    undo = f'[[watch.removed]]\nname = "forget"\n{tell}\nbackoff = {{ first = "10ms" }}'
+    site.configure(f"{watch}\n{undo}")
+    (site.tree / "a").write_text("content")
+    daemon = site.start().ready()
+    assert effects.next() == b"settled index a 1"
+    daemon.done("a")
+    (site.tree / "a").unlink()
+    assert effects.next() == b"removed forget a 1"
+    assert effects.next() == b"removed forget a 2"
+    daemon.line("succeed", path="a", to_state="gone")
+    daemon.stop()
+    events = [each["event"] for each in show(site, "a")["transitions"]]
+    assert events[-6:] == ["vanish", "start", "fail", "retry", "start", "succeed"]
+
+
+def test_removal_that_waits(site: Site) -> None:
+    """`explain` says that what was done is being undone, and why that fails."""
+    watch = site.watch('name = "index"\ncommand = ["/bin/true"]')
+    undo = 'name = "forget"\ncommand = ["false"]\nbackoff = { first = "1h", max = "1h" }'
+    site.configure(f"{watch}\n[[watch.removed]]\n{undo}")
+    (site.tree / "a").write_text("content")
+    daemon = site.start().ready()
+    daemon.done("a")
+    (site.tree / "a").unlink()
+    daemon.line("fail", path="a")
+    sentences = told(site, "a")
+    daemon.stop()
+    assert "the steps for removed files undo what was done" in sentences[0]
+    assert sentences[1] == "Step forget failed, failure 1 of 5: exit status 1."
+    assert len(sentences) == 3
