@@ -94,6 +94,7 @@ class Watch(Struct, frozen=True, kw_only=True, dict=True):
     order: Literal["arrival", "name", "mtime", "size"] = "arrival"
     priority: Priority = 0
     priorities: Annotated[tuple[Urgency, ...], listing(table(Urgency))] = ()
+    max_cycles: Count = 20
     settle: Settle = Settle()
     step: Annotated[tuple[Step, ...], listing(read_step)] = ()
     removed: Annotated[tuple[Step, ...], listing(read_step)] = ()

@@ -112,7 +112,9 @@ def _quarantined(row: Row, evidence: Evidence) -> Sentences:
     event = evidence.last.event if evidence.last else ""
     aside = evidence.watch.on_quarantine if evidence.watch else None
     yield from _removal(row, evidence)
-    if event == "reject":
+    if evidence.last and evidence.last.guard == "looping":
+        yield f"It was not handed over again: {_error(row)}"
+    elif event == "reject":
         yield f"The handler of step {row.step} refused it for good: {_error(row)}."
     elif event == "interrupt":
         yield f"The daemon died {_times(row.interruptions)} while step {row.step} ran on it."

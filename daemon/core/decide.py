@@ -57,7 +57,7 @@ def decide(
         node=node,
         guard=edge.guard,
         cause=trigger.cause,
-        error=trigger.error,
+        error=facts.loop if edge.guard == "looping" else trigger.error,
         duration_ms=trigger.duration_ms,
         target=trigger.target,
     )
@@ -89,7 +89,7 @@ def _anew(facts: Facts, to: State, _error: str | None) -> Row:
         row.key,
         to,
         row.version + 1,
-        facts.first_step if to == "ready" else None,
+        facts.first_step if to in {"ready", "quarantined"} else None,
         "process",
         0,  # attempt
         0,  # failures
@@ -98,7 +98,7 @@ def _anew(facts: Facts, to: State, _error: str | None) -> Row:
         facts.content if to == "done" and facts.seen else facts.inherited or known,
         facts.now,
         facts.settle_at if to == "settling" else None,
-        None,  # error
+        facts.loop if to == "quarantined" else None,
         facts.digest,
         None,  # result
         facts.rank,

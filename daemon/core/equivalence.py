@@ -146,6 +146,7 @@ def _some_facts(rand: random.Random, row: Row) -> Facts:
         attempts=rand.randint(1, 3),
         interruptions=rand.randint(1, 3),
         crashed=rand.choice((True, False)),
+        loop=rand.choice((None, None, None, "it came back")),
         target=rand.choice((None, b"/away")),
     )
 

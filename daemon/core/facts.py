@@ -16,7 +16,7 @@ class Facts(Struct, frozen=True, gc=False):
     `digest`: of what is seen, where the watch goes by content. `inherited`: what another row knows
     to be done, whose file has taken this one's place. `moved_to`: where the file is now.
     `result`: what a step that succeeded hands on. `rank`: how urgent the file is. `target`: where
-    we have taken the file.
+    we have taken the file. `loop`: why it is not to be handed over once more.
     """
 
     row: Row
@@ -38,6 +38,7 @@ class Facts(Struct, frozen=True, gc=False):
     result: str | None = None
     rank: int = 0
     target: bytes | None = None
+    loop: str | None = None
 
     @property
     def plan_steps(self) -> tuple[str, ...]:
@@ -114,6 +115,11 @@ class Facts(Struct, frozen=True, gc=False):
     def tracked_only(self) -> bool:
         """Settled, in a watch without steps."""
         return self.settled and not self.steps
+
+    @property
+    def looping(self) -> bool:
+        """Settled, and come back so often that a handler must be bringing it."""
+        return self.settled and self.loop is not None
 
     @property
     def step_follows(self) -> bool:

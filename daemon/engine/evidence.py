@@ -9,6 +9,7 @@ from daemon.engine.batching import Batcher
 from daemon.engine.contents import Contents
 from daemon.engine.disk import Question, look_at_all
 from daemon.engine.ledger import Ledger
+from daemon.engine.loops import Loops
 from daemon.engine.renames import Origin, Renames
 from daemon.engine.trees import Tree
 from daemon.engine.turns import Turn
@@ -28,6 +29,7 @@ class Evidence:
         self._looks: Batcher[Question, Look] = Batcher(
             lambda questions: self._disk.run(lambda: look_at_all(questions))
         )
+        self.loops = Loops(ledger)
         self._renames = Renames(trees, ledger, self._disk)
 
     async def close(self) -> None:
@@ -72,6 +74,7 @@ class Evidence:
             if look.kind == "error" and turn.trigger.event in OUTCOMES:
                 # How the handler fared is recorded, whatever the disk will not show.
                 turn.look = Look("file", turn.row.seen)
+        await self.loops.examine(ask)
         for turn in turns:
             if turn.needs_no_look:
                 turn.look = Look("file", turn.trigger.found)

@@ -70,7 +70,13 @@ class Pipeline:
         self._conditions = Conditions(inbox, ledger, journal, self._patience, deliveries)
         self._moves = Moves(self._locks, inbox, self._patience, node, self._attempt_id)
         self._sequels = Sequels(
-            inbox, journal, dispatcher, alarms, self._conditions, self._attempt_id
+            inbox,
+            journal,
+            dispatcher,
+            alarms,
+            self._conditions,
+            self._evidence.loops,
+            self._attempt_id,
         )
 
     async def run(self) -> None:

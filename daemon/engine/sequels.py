@@ -8,6 +8,7 @@ from daemon.engine.conditions import Conditions
 from daemon.engine.dispatcher import Dispatcher
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
+from daemon.engine.loops import Loops
 from daemon.engine.turns import Turn
 
 # A file that the kernel would not show is looked at again after so long.
@@ -26,6 +27,7 @@ class Sequels:
         dispatcher: Dispatcher,
         alarms: AlarmClock,
         conditions: Conditions,
+        loops: Loops,
         attempt_id: Callable[[], str],
     ) -> None:
         self._inbox = inbox
@@ -33,6 +35,7 @@ class Sequels:
         self._dispatcher = dispatcher
         self._alarms = alarms
         self._conditions = conditions
+        self._loops = loops
         self._attempt_id = attempt_id
 
     def follow(self, turn: Turn, transition: Transition) -> None:
@@ -40,9 +43,11 @@ class Sequels:
         before, after = transition.before, transition.after
         if before.state == "processing":
             self._dispatcher.release(before)
+            self._loops.ended(before)
         if after.state == "ready":
             self._dispatcher.offer(after)
         elif after.state == "processing":
+            self._loops.started(after)
             self._dispatcher.launch(after)
         elif after.state == "quarantined":
             turn.tree.quarantined.set()

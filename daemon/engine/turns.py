@@ -29,7 +29,8 @@ class Turn:
     what becomes of the row that had this one. `lent`: another turn moves the row of this path away,
     so it is to be looked at again. `lost`: somebody else moved the row on meanwhile. `digest`: of
     what was seen, where that is known; empty where it cannot be read. `together`: a member of a set
-    that is settled as a whole. `over`: committed, or nothing had to be.
+    that is settled as a whole. `over`: committed, or nothing had to be. `loop`: why the
+    file is not to be handed over once more.
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class Turn:
         "former",
         "lent",
         "look",
+        "loop",
         "lost",
         "origin",
         "over",
@@ -67,6 +69,7 @@ class Turn:
         self.lost = False
         self.digest: str | None = None
         self.together = False
+        self.loop: str | None = None
         self.over = False
 
     def again(self) -> "Turn":
@@ -218,6 +221,7 @@ class Turn:
             result=trigger.result,
             rank=tree.rank(row.key.path),
             target=trigger.target,
+            loop=self.loop,
         )
 
     def _settle_at(self, now: int, *, settled: bool) -> int:

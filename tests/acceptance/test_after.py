@@ -1,4 +1,4 @@
-"""What becomes of files in the end, from outside: archive, quarantine, removal."""
+"""What becomes of files in the end, from outside: archive, quarantine, removal, loops."""
 
 import json
 from pathlib import Path
@@ -163,3 +163,16 @@ def test_removal_that_waits(site: Site) -> None:
     assert "the steps for removed files undo what was done" in sentences[0]
     assert sentences[1] == "Step forget failed, failure 1 of 5: exit status 1."
     assert len(sentences) == 3
+
+
+def test_loop(site: Site) -> None:
+    """A handler that writes to its own file is stopped, and `explain` says so."""
+    touch = 'name = "touch"\ncommand = ["sh", "-c", "echo >>$0", "{path}"]'
+    site.configure(site.watch(touch, settle='quiet = "10ms"', max_cycles=3))
+    (site.tree / "a").write_text("content")
+    daemon = site.start().ready()
+    line = daemon.line("settle", path="a", to_state="quarantined")
+    daemon.stop()
+    assert line["guard"] == "looping"
+    assert len(daemon.having("start", path="a")) == 3
+    assert "came back more than 3 times within an hour" in told(site, "a")[0]

@@ -82,7 +82,9 @@ def test_sigkill_at_any_moment(site: Site, *, away: bool) -> None:
     step = f'name = "s"\ncommand = [{script}]\nconcurrency = 4\nattempts = 1000000'
     with archive(site.folder, away=away) as place:
         on_done = f'on_done = {{ move = "{place}/{{date}}/{{relpath}}" }}'
-        watch = site.watch(step, settle='quiet = "20ms"', interruptions=1000, exclude=[".*"])
+        watch = site.watch(
+            step, settle='quiet = "20ms"', interruptions=1000, max_cycles=10_000, exclude=[".*"]
+        )
         site.configure(watch.replace("[watch.settle]", f"{on_done}\n[watch.settle]"))
         made: list[str] = []
         for _ in range(ROUNDS):

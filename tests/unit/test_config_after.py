@@ -61,6 +61,7 @@ def test_delete(tmp_path: Path) -> None:
         ("on_done = { move = 5 }", "write a path in quotes"),
         ("on_done = { overwrite = true }", "the key is missing"),
         ('on_done = { move = "/a/{name}", copy = true }', "unknown key"),
+        ("max_cycles = 0", "at least 1"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, line: str, found: str) -> None:

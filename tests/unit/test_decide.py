@@ -49,6 +49,7 @@ CLEAN: dict[str, Any] = {
 }
 UNCOUNTED = {name: CLEAN[name] for name in ("attempt", "failures", "interruptions", "error")}
 UNTIMED: dict[str, Any] = {"due_at": None}
+LOOP = "it came back"
 TARGET = b"/srv/quarantine/b.csv"
 TAKING = {"steps": ("load", "on_done")}
 UNDOING = {"removal_steps": ("undo", "tell")}
@@ -97,6 +98,10 @@ CASES: dict[str, Case] = {
         *("untracked", {"seen": None}, "discover", {"settled": True}),
         *("ready", {**CLEAN, "seen": A, "step": "load"}),
     ),
+    "found settled, the end of a chain": (
+        *("untracked", {"seen": None}, "discover", {"settled": True, "loop": LOOP}),
+        *("quarantined", {**CLEAN, "seen": A, "step": "load", "error": LOOP}),
+    ),
     "found settled, and a watch takes away what is done": (
         *("gone", {"done": A.content}, "discover", {"settled": True, **TAKING}),
         *("ready", {**CLEAN, "seen": A, "step": "on_done"}),
@@ -123,6 +128,10 @@ CASES: dict[str, Case] = {
     "settled, only tracked": (
         *("settling", {}, "settle", {"settled": True, "steps": ()}),
         *("done", {**CLEAN, "done": A.content}),
+    ),
+    "settled once too often": (
+        *("settling", {}, "settle", {"settled": True, "seen": B, "loop": LOOP}),
+        *("quarantined", {**CLEAN, "seen": B, "step": "load", "error": LOOP}),
     ),
     "settled as it was done, and only that is left to take it away": (
         *("settling", {"done": A.content}, "settle", {"settled": True, **TAKING}),
@@ -347,6 +356,14 @@ def test_decide(
     expected = replace(before, **{"state": to, "version": 5, "at": NOW, **changes})
     assert asdict(decision.after) == asdict(expected)
     assert decision.before is before
+
+
+def test_why_it_loops_is_on_record() -> None:
+    """The reason of the loop guard is the error of the transition, and of the row."""
+    facts = facts_for(Row(1, KEY, "settling", **OLD), settled=True, loop=LOOP)
+    decision = decided(facts, "settle")
+    assert isinstance(decision, Transition)
+    assert (decision.guard, decision.error, decision.after.error) == ("looping", LOOP, LOOP)
 
 
 def test_every_edge_has_its_case() -> None:
