@@ -1,10 +1,10 @@
 """Where the metrics are served: the reader of that address, and what serving there takes."""
 
 import re
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from daemon.config_extras import without
 from daemon.config_report import show, wrong
 
 _FORMS = 'write "host:port", "[::1]:port" or "unix:/path", in quotes'
@@ -13,8 +13,6 @@ _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 _PORTS = range(1, 65_536)
 # The kernel's room for the name of a socket, without the NUL that ends it.
 _LONGEST = 107
-# The extra `metrics`, as it is imported.
-_EXTRA = ("aiohttp", "prometheus_client")
 
 
 class TcpAddress(NamedTuple):
@@ -42,9 +40,8 @@ Address = TcpAddress | UnixAddress
 def read_address(value: object) -> Address:
     """An address that can be served: `config_places` has made a path of what is one."""
     address = _socket(value) if isinstance(value, Path) else _port(value)
-    if absent := _absent():
-        found = f"{address} cannot be served without {' and '.join(absent)}"
-        raise wrong(value, f"run {sys.executable} -m pip install 'treewarden[metrics]'", found)
+    if refusal := without("metrics", value, f"{address} cannot be served"):
+        raise refusal
     return address
 
 
@@ -89,10 +86,3 @@ def _reads(kind: type, text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _absent() -> list[str]:
-    """Which parts of the extra are not installed: they are looked for, not imported."""
-    from importlib.util import find_spec  # noqa: PLC0415 - as above
-
-    return [name for name in _EXTRA if find_spec(name) is None]

@@ -46,7 +46,9 @@ def resolve(raw: dict[str, Any], file: Path) -> None:
     for _, watch in tables(raw.get("watch")):
         _resolve_key(watch, "path", file)
         for _, step in tables(watch.get("step")):
-            _resolve_program(step, file)
+            _resolve_step(step, file)
+        for _, step in tables(watch.get("removed")):
+            _resolve_step(step, file)
         for key in ("on_done", "on_quarantine"):
             _resolve_key(_table(watch, key), "move", file)
     if _table(raw, "log").get("output") != "stdout":
@@ -64,10 +66,12 @@ def _resolve_key(table: dict[str, Any], key: str, file: Path) -> None:
         table[key] = path
 
 
-def _resolve_program(step: dict[str, Any], file: Path) -> None:
-    _resolve_key(step, "cwd", file)
+def _resolve_step(step: dict[str, Any], file: Path) -> None:
+    for key in ("cwd", "ca", "cert", "key"):
+        _resolve_key(step, key, file)
     if step.get("output") != "log":
         _resolve_key(step, "output", file)
+    _resolve_key(_table(step, "secret"), "file", file)
 
 
 def _resolve_socket(table: dict[str, Any], file: Path) -> None:

@@ -1,7 +1,7 @@
 """The steps of a watch: what they have in common, and what each kind of handler takes.
 
-A step's kind is the key that says what runs: `command`. Every kind has its own model, so that a key
-that belongs to another kind is refused like any other that is not known.
+A step's kind is the key that says what runs: `command`, `http`. Every kind has its own model, so
+that a key that belongs to another kind is refused like any other that is not known.
 """
 
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Struct
 
+from daemon import config_http as posting
 from daemon import config_program as program
 from daemon import config_values as values
 from daemon.config_names import RESERVED
@@ -145,8 +146,50 @@ def _wrong_in_batch(step: CommandStep) -> Iterator[Finding]:
         yield Finding(("result",), "found it beside a batch", remedy)
 
 
+class HttpStep(Step, frozen=True, kw_only=True):
+    """A step that posts each file, or an event about it, to a URL."""
+
+    http: Annotated[str, posting.url, Example('http = "https://example.com/files"')]
+    body: Literal["event", "file"] = "event"
+    headers: Annotated[posting.Headers, posting.headers] = ()
+    connect: Span = 10.0
+    auth: Literal["bearer", "hmac-sha256"] | None = None
+    secret: Annotated[posting.Secret | None, posting.secret] = None
+    signature_header: Annotated[str, posting.header] = "X-Treewarden-Signature"
+    ca: Annotated[Path | None, values.folder] = None
+    cert: Annotated[Path | None, values.folder] = None
+    key: Annotated[Path | None, values.folder] = None
+
+    def __post_init__(self) -> None:
+        """Refuse keys that do nothing, or do harm, beside each other."""
+        if findings := list(_mismatched(self)):
+            raise WrongValueError(findings)
+
+
+def _mismatched(step: HttpStep) -> Iterator[Finding]:
+    if step.secret and not step.auth:
+        remedy = 'add auth = "bearer" or auth = "hmac-sha256"'
+        yield Finding(("secret",), "found a secret without a use", remedy)
+    if step.auth and not step.secret:
+        yield Finding(("auth",), "found no secret for it", 'add secret = { file = "/path" }')
+    if step.auth == "bearer" and posting.is_exposed(step.http):
+        found = "a token sent over http can be read by others"
+        yield Finding(("auth",), found, 'use https, or auth = "hmac-sha256"')
+    if (step.cert is None) != (step.key is None):
+        at, other = ("cert", "key") if step.cert else ("key", "cert")
+        yield Finding((at,), f"found {at} without {other}", f"add {other}, or leave {at} away")
+    given = [name for name in ("ca", "cert", "key") if getattr(step, name)]
+    if given and step.http.startswith("http:"):
+        yield Finding((given[0],), "found it beside a URL of the kind http", "use https")
+    taken = {step.signature_header.lower()} if step.auth == "hmac-sha256" else set()
+    taken |= {"content-type"} if step.body == "event" else set()
+    for name, _ in step.headers:
+        if name.lower() in taken:
+            yield Finding(("headers", name), "found a header that is sent anyway", "leave it away")
+
+
 # By the key that only a step of this kind has, and must have.
-KINDS: dict[str, type[Step]] = {"command": CommandStep}
+KINDS: dict[str, type[Step]] = {"command": CommandStep, "http": HttpStep}
 
 
 def read_step(value: object) -> Step:
