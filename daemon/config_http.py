@@ -17,8 +17,8 @@ from daemon.config_tables import table
 
 _URL = re.compile(
     r"(?P<scheme>https?)://(?P<user>[^/?#]*@)?"
-    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?)"
-    r"(?::(?P<port>[0-9]{1,5}))?(?P<rest>[/?][!-~]*)?"
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?)"
+    r"(?::(?P<port>[0-9]{1,5}))?(?:[/?][!\x22$-~]*)?"
 )
 _PORTS = range(1, 65_536)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

@@ -153,7 +153,7 @@ class HttpStep(Step, frozen=True, kw_only=True):
     body: Literal["event", "file"] = "event"
     headers: Annotated[posting.Headers, posting.headers] = ()
     connect: Span = 10.0
-    auth: Literal["bearer", "hmac-sha256"] | None = None
+    auth: Annotated[str | None, values.choice(("bearer", "hmac-sha256"))] = None
     secret: Annotated[posting.Secret | None, posting.secret] = None
     signature_header: Annotated[str, posting.header] = "X-Treewarden-Signature"
     ca: Annotated[Path | None, values.folder] = None

@@ -69,10 +69,9 @@ class Service:
         self.inbox = Inbox()
         self.dispatcher = Dispatcher(self.inbox, ledger, journal, config.daemon.concurrency)
         self._record = Record.open(config.daemon.state_dir)
+        make = partial(handler_of, node=config.daemon.node, record=self._record)
         for tree in self.trees.values():
-            steps = tree.watch.all_steps
-            make = partial(handler_of, node=config.daemon.node, record=self._record)
-            self.dispatcher.add(tree, {step.name: make(step) for step in steps})
+            self.dispatcher.add(tree, {step.name: make(step) for step in tree.watch.all_steps})
         self._survivors = Survivors(self._record, self.trees)
         self._alarms = Alarms(self.inbox, ledger, list(self.trees))
         self._snapshots = Snapshots(self.trees, ledger)

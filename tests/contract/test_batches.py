@@ -26,7 +26,8 @@ def folder(tmp_path: Path) -> Path:
 def batching(folder: Path, script: str, *arguments: str, **keys: object) -> Handler:
     command = ("/bin/sh", "-c", f"cd {folder}; {script}", "sh", *(arguments or ("{paths}",)))
     given = {"batch": 10, "kill_after": 60.0, **keys}
-    return handler_of(CommandStep(name="load", command=command, **given))  # type: ignore[arg-type]
+    step = CommandStep(name="load", command=command, **given)  # type: ignore[arg-type]
+    return handler_of(step, "node")
 
 
 def job(name: str, number: int = 1) -> Job:
@@ -128,7 +129,7 @@ async def test_not_a_files_fault(folder: Path, script: str, verdict: str) -> Non
 async def test_missing_program() -> None:
     """A program that is not there is unavailable for the whole batch."""
     step = CommandStep(name="s", command=("/nowhere/at/all", "{paths}"), batch=10)
-    outcomes = await run(handler_of(step), NAMES[:4])
+    outcomes = await run(handler_of(step, "node"), NAMES[:4])
     assert {outcome.verdict for outcome in outcomes} == {"unavailable"}
 
 

@@ -15,7 +15,7 @@ from daemon.cli.checks.programs import examine_program
 from daemon.config import Config, Watch
 from daemon.config_address import Address
 from daemon.config_after import After, base_of
-from daemon.config_steps import CommandStep
+from daemon.config_steps import CommandStep, HttpStep
 from daemon.engine.filesystems import file_system_of, is_remote, must_poll
 from daemon.store.holder import holder_pid
 
@@ -86,6 +86,8 @@ def _watch(watch: Watch) -> Iterator[Finding]:
     for step in (*watch.step, *watch.removed):
         if isinstance(step, CommandStep):
             yield from examine_program(f"{watch.name}.{step.name}", step)
+        elif isinstance(step, HttpStep):
+            yield from _posting(f"{watch.name}.{step.name}", step)
     for key, after in (("on_done", watch.on_done), ("on_quarantine", watch.on_quarantine)):
         if after is not None:
             yield _taking(watch, f"{watch.name}.{key}", after)
@@ -103,6 +105,12 @@ def _taking(watch: Watch, what: str, after: After) -> Finding:
         detail = f"there is no folder {quoted(base)}: files stay until there is"
         return Finding("error", what, detail, "make it, or mount it")
     return examine_writable(what, base)
+
+
+def _posting(what: str, step: HttpStep) -> Iterator[Finding]:
+    from daemon.cli.checks.posting import examine_posting  # noqa: PLC0415 - as above
+
+    yield from examine_posting(what, step)
 
 
 def _root(watch: Watch) -> Finding:
