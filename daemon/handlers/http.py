@@ -21,9 +21,6 @@ from daemon.handlers.http_upload import Unreadable, Upload, opened
 from daemon.handlers.secrets import Key, read_key
 from daemon.handlers.tls import context_of
 
-# A larger file is streamed, over a connection of its own, whose making costs little beside it.
-LARGE = 1_048_576
-
 
 class HttpHandler:
     """Sends what a step says where it says; `node` is this host's name in the events.
@@ -73,8 +70,8 @@ class HttpHandler:
             return await self._post(job, headers | JSON, self._source.as_json(job))
         with await opened(job) as upload:
             headers |= self._source.as_headers(job)
-            if upload.size <= LARGE:
-                return await self._post(job, headers, await upload.whole())
+            if upload.content is not None:
+                return await self._post(job, headers, upload.content)
             return await self._stream(job, headers, upload)
 
     async def _post(self, job: Job, headers: dict[str, str], body: bytes) -> Answer:

@@ -19,6 +19,9 @@ from daemon.handlers.opened import Replaced, open_seen
 T = TypeVar("T")
 
 PIECE = 262_144
+# A file up to this size is read at once, where it is opened: a thread for each of the two costs
+# twice as much.
+LARGE = 1_048_576
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
@@ -39,10 +42,10 @@ def _unread(why: Replaced | OSError) -> Outcome:
 
 
 async def opened(job: Job) -> "Upload":
-    """Open the file of a job, in a thread.
+    """Open the file of a job, in a thread, and read it if it is not large.
 
     Raises:
-        Unreadable: it cannot be opened, or what stands there is not what has settled.
+        Unreadable: it cannot be read, or what stands there is not what has settled.
     """
     opening = asyncio.get_running_loop().run_in_executor(None, _open, job)
     try:
@@ -57,7 +60,10 @@ async def opened(job: Job) -> "Upload":
 def _open(job: Job) -> "Upload":
     fd = open_seen(job)
     try:
-        return Upload(fd)
+        upload = Upload(fd)
+        if upload.size <= LARGE:
+            upload.read()
+        return upload  # noqa: TRY300 - the descriptor has found its owner
     except BaseException:
         os.close(fd)
         raise
@@ -71,10 +77,12 @@ def _close_late(opening: "asyncio.Future[Upload]") -> None:
 class Upload(AbstractContextManager["Upload"]):
     """An open file, of which `size` bytes are read. It owns the descriptor `fd`.
 
-    `failed` tells why reading ended early: aiohttp wraps what a body raises in errors of its own.
+    `content` is all of a file that is not large. `failed` tells why reading ended early: aiohttp
+    wraps what a body raises in errors of its own.
     """
 
     def __init__(self, fd: int) -> None:
+        self.content: bytes | None = None
         self.failed: Unreadable | None = None
         self._fd = fd
         self._opened = os.fstat(fd)
@@ -91,9 +99,10 @@ class Upload(AbstractContextManager["Upload"]):
             await self._in_thread(partial(self._feed, mac, offset))
         await self._in_thread(self._compare)
 
-    async def whole(self) -> bytes:
-        """All of it. Raises as `pieces` does."""
-        return b"".join([piece async for piece in self.pieces()])
+    def read(self) -> None:
+        """Read the content. Blocks."""
+        self.content = self._read(0, self.size)
+        self._compare()
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The file, from its beginning.
@@ -105,16 +114,16 @@ class Upload(AbstractContextManager["Upload"]):
             yield await self._in_thread(partial(self._piece, offset))
 
     def _feed(self, mac: hmac.HMAC, offset: int) -> None:
-        mac.update(self._read(offset))
+        mac.update(self._read(offset, PIECE))
 
     def _piece(self, offset: int) -> bytes:
-        piece = self._read(offset)
+        piece = self._read(offset, PIECE)
         if offset + PIECE >= self.size:
             self._compare()
         return piece
 
-    def _read(self, offset: int) -> bytes:
-        wanted = min(PIECE, self.size - offset)
+    def _read(self, offset: int, most: int) -> bytes:
+        wanted = min(most, self.size - offset)
         piece = os.pread(self._fd, wanted, offset)
         while len(piece) < wanted:  # a signal, or a network file system, may cut a read short
             more = os.pread(self._fd, wanted - len(piece), offset + len(piece))

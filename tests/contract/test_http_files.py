@@ -15,7 +15,8 @@ import pytest
 
 from daemon.config_http import Secret
 from daemon.handlers import Job, Outcome
-from daemon.handlers.http import LARGE, HttpHandler
+from daemon.handlers.http import HttpHandler
+from daemon.handlers.http_upload import LARGE
 from tests.contract.posts import Line, Post, Posts, answering, job_of, response, sending, serving
 
 DEADLINE = 10
