@@ -45,7 +45,7 @@ def resolve(raw: dict[str, Any], file: Path) -> None:
     """
     for _, watch in tables(raw.get("watch")):
         _resolve_key(watch, "path", file)
-        for _, step in tables(watch.get("step")):
+        for _, step in (*tables(watch.get("step")), *tables(watch.get("removed"))):
             _resolve_step(step, file)
         for _, step in tables(watch.get("removed")):
             _resolve_step(step, file)

@@ -1,7 +1,10 @@
 """`http` steps of the real daemon: what a server gets, servers that are broken, and secrets."""
 
 import asyncio
+import re
+import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.acceptance.harness import PROJECT
 from tests.acceptance.sites import Site
 from tests.contract.posts import Answer, Line, Post, Posts, answering, response, serving
 
@@ -194,3 +198,57 @@ def test_credential_outside_of_the_service(site: Site) -> None:
     assert "the credential 'api' is known to the service alone" in checked.stdout
     assert refused.returncode == 78
     assert "LoadCredential=api" in refused.stderr
+
+
+PAGE = (PROJECT / "docs" / "handlers.md").read_text(encoding="utf-8")
+
+
+def block(marker: str) -> str:
+    """The block of the page that follows a marker."""
+    found = re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
+    assert found, marker
+    return found[1]
+
+
+@contextmanager
+def receiver_of_the_page(folder: Path) -> Iterator[int]:
+    """The receiver that the page shows, as a process; its port."""
+    (folder / "receiver.py").write_text(block("http-receiver"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    command = [sys.executable, "receiver.py", str(port), "key"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL) as process:
+        yield port
+        process.terminate()
+
+
+def test_example_of_the_page(site: Site) -> None:
+    """The example of docs/handlers.md runs as it stands: the receiver accepts what is signed."""
+    key = site.folder / "key"
+    key.write_text("in earnest from /dev/urandom\n")
+    key.chmod(0o600)
+    with receiver_of_the_page(site.folder) as port:
+        (site.folder / "incoming").mkdir()
+        (site.folder / "incoming" / "a.csv").write_text("1")
+        site.configure(block("http-config").replace("8085", str(port)))
+        daemon = site.start().ready()
+        daemon.done("a.csv")
+        daemon.stop()
+
+
+def test_example_refuses_another_key(site: Site) -> None:
+    """The receiver of the page refuses what somebody else has signed, and no attempt is spent."""
+    for name, secret in (("key", "the receiver's own"), ("ours", "another one")):
+        (site.folder / name).write_text(secret)
+        (site.folder / name).chmod(0o600)
+    with receiver_of_the_page(site.folder) as port:
+        (site.folder / "incoming").mkdir()
+        (site.folder / "incoming" / "a.csv").write_text("1")
+        config = block("http-config").replace("8085", str(port))
+        site.configure(config.replace('file = "key"', 'file = "ours"'))
+        daemon = site.start().ready()
+        daemon.wait_for(
+            lambda lines: any("HTTP 401" in str(line.get("error")) for line in lines), "a refusal"
+        )
+        daemon.stop()
+    assert daemon.state("a.csv") == "ready"
