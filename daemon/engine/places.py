@@ -26,16 +26,11 @@ class Places:
 
     def choose(self, now: float) -> Iterator[tuple[Lane, Row]]:
         """Take the rows that are to be started now from their lanes."""
-        if self._alone and not self._is_taken:
+        yield from self._choose_one(now)
+        if not self._alone and self._solo is None:
+            yield from self._choose_many(now)
+            # Among them there may have been one that runs alone, and nothing else.
             yield from self._choose_one(now)
-        if self._alone or self._solo is not None:
-            return
-        if self._most is None:
-            for lane in self.lanes.values():
-                for _ in range(lane.startable(now)):
-                    yield from self._take(lane)
-        else:
-            yield from self._in_turn(now, self._most)
 
     def freed(self, key: Key) -> None:
         """This file does not run any more, or never did."""
@@ -46,8 +41,16 @@ class Places:
     def _is_taken(self) -> bool:
         return any(lane.taken for lane in self.lanes.values())
 
+    def _choose_many(self, now: float) -> Iterator[tuple[Lane, Row]]:
+        if self._most is not None:
+            yield from self._in_turn(now, self._most)
+            return
+        for lane in self.lanes.values():
+            for _ in range(lane.startable(now)):
+                yield from self._take(lane)
+
     def _choose_one(self, now: float) -> Iterator[tuple[Lane, Row]]:
-        while self._alone and self._solo is None:
+        while self._alone and self._solo is None and not self._is_taken:
             lane, row = self._alone.popleft()
             if lane.room(now) > 0:
                 self._solo = row.key

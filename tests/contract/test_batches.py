@@ -226,7 +226,8 @@ async def test_environment(folder: Path) -> None:
     await run(handler, ["a", "b"])
     await run(handler, ["c"])
     batch, single = (folder / "told").read_text().split("\n\n")[:2]
-    assert batch.split() == ["TREEWARDEN_COUNT=2", "TREEWARDEN_STEP=load", "TREEWARDEN_WATCH=w"]
+    told = ("COUNT=2", "EVENT=settled", "STEP=load", "WATCH=w")
+    assert batch.split() == [f"TREEWARDEN_{each}" for each in told]
     assert {"TREEWARDEN_COUNT=1", "TREEWARDEN_PATH=/srv/c", "TREEWARDEN_KEY=k-c"} < set(
         single.split()
     )

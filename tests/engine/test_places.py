@@ -16,11 +16,18 @@ from daemon.engine.trees import Tree
 from tests.engine.conftest import Gate
 
 
+class Unread:
+    """A ledger that nobody reads from."""
+
+    def remember(self, row: Row) -> None:
+        pass
+
+
 def lane(watch: str, rows: int = 0, *, concurrency: int = 99, **fields: object) -> Lane:
     """A lane with rows in memory, and none in the database."""
     step = CommandStep(name="load", command=("true",), concurrency=concurrency)
     made = replace(Watch(name=watch, path=Path("/nowhere"), step=(step,)), **fields)
-    found = Lane(Tree(made), step, Gate(), cast("Ledger", None))
+    found = Lane(Tree(made), step, Gate(), cast("Ledger", Unread()))
     found.backlog.more = False
     for number in range(rows):
         found.backlog.offer(row_in(watch, number))
@@ -118,6 +125,13 @@ def test_last_chance_runs_alone() -> None:
         risky.starting.clear()
         shared.freed(row.key)
     assert len(start(shared)) == 4
+
+
+def test_last_chance_alone_in_the_daemon() -> None:
+    """Where nothing else waits or runs, nothing is waited for."""
+    risky = lane("r")
+    risky.backlog.offer(row_in("r", 0, interruptions=2))
+    assert names(places(None, risky)) == "r"
 
 
 def test_last_chance_of_an_open_step_holds_nobody_up() -> None:
