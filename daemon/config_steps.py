@@ -121,6 +121,9 @@ class CommandStep(ProgramStep, frozen=True, kw_only=True):
 
 def _wrong_in_batch(step: CommandStep) -> Iterator[Finding]:
     """What is about one file has no meaning where there are many."""
+    if step.on_change == "cancel":
+        found = 'found "cancel", which would end the others of its batch as well'
+        yield Finding(("on_change",), found, 'write on_change = "finish", or batch = 1')
     if step.in_flight > IN_FLIGHT:
         found = f"concurrency times batch is {step.in_flight}"
         yield Finding(("batch",), found, f"let it be at most {IN_FLIGHT}")

@@ -120,6 +120,7 @@ def test_refused(tmp_path: Path, keys: str, key: str, found: str, remedy: str) -
         (BATCH + 'output = "{name}.log"', "output", "'{name}'", "many files"),
         (BATCH + 'result = "stdout"', "result", "beside a batch", "leave it away"),
         (BATCH + "concurrency = 1000", "batch", "100000", "at most"),
+        (BATCH + 'on_change = "cancel"', "on_change", "the others of its batch", "batch = 1"),
     ],
 )
 def test_refused_in_a_batch(tmp_path: Path, text: str, key: str, found: str, remedy: str) -> None:
