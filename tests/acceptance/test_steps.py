@@ -1,11 +1,8 @@
 """What an operator sees of steps: who waits, who runs, and which step is open."""
 
 import json
-import sqlite3
-from contextlib import closing
 from typing import Any
 
-from daemon.engine.clock import now_us
 from tests.acceptance.harness import RunningDaemon
 from tests.acceptance.sites import Site
 
@@ -55,8 +52,8 @@ def test_status_counts_by_step(site: Site) -> None:
     assert "w      load   0        0        -" in text(site, "status")
 
 
-def test_open_step_is_told(site: Site) -> None:
-    """`status` and `explain` say since when a step is open, why, and when a file tries it."""
+def test_waiting_is_told(site: Site) -> None:
+    """`explain` says of a file that waits what its step allows."""
     effects, gate = site.effects(), site.gate()
     limits = "per_directory = 2\nmax_per_minute = 30"
     site.configure(site.watch(f'name = "load"\ncommand = [{site.script("held", HELD)}]\n{limits}'))
@@ -68,34 +65,38 @@ def test_open_step_is_told(site: Site) -> None:
     waiting = "1" if daemon.state("0") == "processing" else "0"
     told = text(site, "explain", waiting)
     assert "place in step load, which takes 1 at a time, 2 of one folder, 30 a minute" in told
-    # As the daemon writes it down where a step is open.
-    standing = {
-        "open_since": now_us() - 3_600_000_000,
-        "failures": 7,
-        "error": "connection refused",
-        "probe_at": now_us() + 250_000_000,
-    }
-    with closing(sqlite3.connect(site.database)) as db, db:
-        db.execute("UPDATE watches SET steps = ?", (json.dumps({"load": standing}),))
-    answer = site.run("explain", "--config", str(site.config), waiting)
-    assert answer.returncode == 1
-    assert "Step load is open for 1h, after 7 failures in a row" in answer.stdout
-    assert "connection refused" in answer.stdout
-    assert "the next of them tries it in 4m" in answer.stdout
-    assert (status(site)["load"]["failures"], status(site)["load"]["error"]) == (
-        7,
-        "connection refused",
-    )
-    assert "open for 1h, next try in 4m" in text(site, "status")
     gate.open(2)
     daemon.done("0", "1")
-    daemon.stop()
+
+
+def test_open_step_is_told(site: Site) -> None:
+    """`status` and `explain` say since when a step is open, why, and when a file tries it."""
+    script = site.script("away", "echo 'connection refused' >&2; exit 69")
+    breaker = 'unavailable = [69]\nbreaker = { after = 2, first = "1h", max = "1h" }'
+    site.configure(site.watch(f'name = "load"\ncommand = [{script}]\n{breaker}'))
+    for number in range(2):
+        (site.tree / f"{number}").write_text("x")
+    daemon = site.start().ready()
+    daemon.line("daemon.step_open", failures=2)
+    # The daemon writes it down for onlookers a moment later; each question takes a moment, too.
+    while (found := status(site)["load"])["open_since"] is None:
+        pass
+    assert found["failures"] == 2
+    assert "connection refused" in found["error"]
+    answer = site.run("explain", "--config", str(site.config), "0")
+    assert answer.returncode == 1
+    assert "Step load is open for " in answer.stdout
+    assert "after 2 failures in a row" in answer.stdout
+    assert "connection refused" in answer.stdout
+    assert "the next of them tries it in 59m" in answer.stdout
+    rows = site.sql("SELECT state, failures, interruptions FROM files")
+    assert rows == [("ready", 0, 0)] * 2
 
 
 def test_places_of_the_daemon_are_shared(site: Site) -> None:
     """With one place for all, a watch with three files is through long before one with many."""
     (site.folder / "few").mkdir()
-    step = '[[watch.step]]\nname = "s"\ncommand = ["true"]\nconcurrency = 4\n'
+    step = '[[watch.step]]\nname = "s"\ncommand = ["sleep", "0.05"]\nconcurrency = 4\n'
     few = f'[[watch]]\nname = "few"\npath = "few"\nexisting = "process"\n{step}'
     site.configure(f"{site.watch()}\n{step}\n{few}", daemon="concurrency = 1")
     for number in range(60):
