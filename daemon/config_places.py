@@ -47,8 +47,6 @@ def resolve(raw: dict[str, Any], file: Path) -> None:
         _resolve_key(watch, "path", file)
         for _, step in (*tables(watch.get("step")), *tables(watch.get("removed"))):
             _resolve_step(step, file)
-        for _, step in tables(watch.get("removed")):
-            _resolve_step(step, file)
         for key in ("on_done", "on_quarantine"):
             _resolve_key(_table(watch, key), "move", file)
     if _table(raw, "log").get("output") != "stdout":

@@ -6,6 +6,7 @@ import pytest
 
 from daemon.config import Watch, load
 from daemon.config_after import Move, base_of
+from daemon.config_steps import CommandStep
 from daemon.errors import ConfigError
 
 HEAD = '[daemon]\nstate_dir = "state"\n[[watch]]\nname = "in"\npath = "tree"\nexclude = [".*"]\n'
@@ -41,6 +42,15 @@ def test_what_is_read(tmp_path: Path) -> None:
     assert watch.on_quarantine == Move(move="/srv/bad/{name}")
     assert watch.step_names == ("load", "on_done")
     assert [step.name for step in watch.all_steps] == ["load", "on_done", "forget"]
+
+
+def test_places_of_steps_for_removed_files(tmp_path: Path) -> None:
+    """They start at the file's folder, as those of the steps do."""
+    (tmp_path / "work").mkdir()
+    watch = read(tmp_path, f'[[watch.removed]]\n{STEP}cwd = "work"')
+    (step,) = watch.removed
+    assert isinstance(step, CommandStep)
+    assert step.cwd == tmp_path / "work"
 
 
 def test_delete(tmp_path: Path) -> None:
