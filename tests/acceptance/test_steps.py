@@ -60,9 +60,8 @@ def test_waiting_is_told(site: Site) -> None:
     for number in range(2):
         (site.tree / f"{number}").write_text("x")
     daemon = site.start().ready()
-    effects.next()
+    waiting = {b"0": "1", b"1": "0"}[effects.next()]
     await_ready(daemon, 2)
-    waiting = "1" if daemon.state("0") == "processing" else "0"
     told = text(site, "explain", waiting)
     assert "place in step load, which takes 1 at a time, 2 of one folder, 30 a minute" in told
     gate.open(2)
