@@ -1,7 +1,10 @@
 """The `Handler` protocol: one way of handing a file over. Its kinds are the modules beside it."""
 
-from typing import Literal, Protocol
+import os
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from daemon.core.model import Fingerprint, Key, Plan
@@ -12,11 +15,22 @@ RESULT_BYTES = 4_096
 
 
 class Job(Struct, frozen=True):
-    """One file, handed to one step. `path` is absolute, `key` the idempotency key.
+    """One file, handed to one step.
 
-    `version` is the row's: of two runs for one file, the later one has the higher (a fencing
-    token). `previous` is what the step before had to say, as JSON. `seen` is the file as it had
-    settled; None for a removal (`plan` says which), where there is no file any more.
+    A function of yours gets this as its one argument; `os.fspath` and `open` take it as it is.
+
+    Attributes:
+        file_id: the file's number in the database; it stays with a file that is renamed.
+        file: its watch, and its path below that watch's root in bytes.
+        path: its absolute path, in bytes: a name need not be UTF-8.
+        step: the name of the step.
+        attempt: 1, 2, ... for one content and step.
+        idempotency_key: the same for the same content and step, on every attempt and after every
+            restart; `key` in short.
+        version: the row's, a fencing token: of two runs for one file, the later has the higher.
+        plan: "process", or "remove" where the file is gone and what was done with it is undone.
+        seen: the file as it had settled (size, times in nanoseconds, inode); None for a removal.
+        previous_json: what the step before handed on, as it is stored; `previous` decodes it.
     """
 
     file_id: int
@@ -28,7 +42,45 @@ class Job(Struct, frozen=True):
     version: int = 0
     plan: Plan = "process"
     seen: Fingerprint | None = None
-    previous: str | None = None
+    previous_json: str | None = None
+
+    def __fspath__(self) -> str:
+        return os.fsdecode(self.path)
+
+    @property
+    def fspath(self) -> Path:
+        """The absolute path. What is not UTF-8 in it is kept, as everywhere in Python."""
+        return Path(os.fsdecode(self.path))
+
+    @property
+    def relpath(self) -> str:
+        """The path below the root of the watch."""
+        return os.fsdecode(self.file.path)
+
+    @property
+    def name(self) -> str:
+        """The last component of the path."""
+        return os.fsdecode(self.file.name)
+
+    @property
+    def watch(self) -> str:
+        """The name of the watch."""
+        return self.file.watch
+
+    @property
+    def key(self) -> str:
+        """The idempotency key."""
+        return self.idempotency_key
+
+    @property
+    def size(self) -> int | None:
+        """How many bytes had settled; None for a removal."""
+        return self.seen.size if self.seen else None
+
+    @property
+    def previous(self) -> Any:  # noqa: ANN401 - whatever the step before returned
+        """What the step before handed on; None if that was nothing, or this is the first."""
+        return msgspec.json.decode(self.previous_json) if self.previous_json else None
 
 
 class Outcome(Struct, frozen=True):
@@ -58,6 +110,29 @@ class Outcome(Struct, frozen=True):
     result: str | None = None
     suspect: bool = False
     target: bytes | None = None
+
+
+class Retry(Exception):  # noqa: N818 - what a function has to say, and read as that
+    """Raised by a function: this attempt failed. `after` is how many seconds the next one waits."""
+
+    def __init__(self, reason: object = "", *, after: float | None = None) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class Reject(Exception):  # noqa: N818 - as above
+    """Raised by a function: this file, never. It is quarantined."""
+
+
+class Unavailable(Exception):  # noqa: N818 - as above
+    """Raised by a function: what it needs cannot be reached. No file's fault, and no attempt.
+
+    In `after` seconds it may be worth another try.
+    """
+
+    def __init__(self, reason: object = "", *, after: float | None = None) -> None:
+        super().__init__(reason)
+        self.after = after
 
 
 class Handler(Protocol):

@@ -89,8 +89,8 @@ def variables_of(jobs: Sequence[Job], *, counted: bool) -> dict[bytes, bytes]:
     told[b"TREEWARDEN_FILE_ID"] = b"%d" % job.file_id
     told[b"TREEWARDEN_VERSION"] = b"%d" % job.version
     told[b"TREEWARDEN_KEY"] = os.fsencode(job.idempotency_key)
-    if job.previous:
-        told[b"TREEWARDEN_PREVIOUS"] = os.fsencode(job.previous)
+    if job.previous_json:
+        told[b"TREEWARDEN_PREVIOUS"] = os.fsencode(job.previous_json)
     return told
 
 
@@ -110,5 +110,5 @@ def _described(job: Job) -> dict[str, object]:
         "key": job.idempotency_key,
         "attempt": job.attempt,
         "version": job.version,
-        "previous": msgspec.Raw(job.previous.encode()) if job.previous else None,
+        "previous": msgspec.Raw(job.previous_json.encode()) if job.previous_json else None,
     }

@@ -7,7 +7,6 @@ names unavailable, anything else later.
 
 import asyncio
 import os
-import re
 import signal
 import sys
 import time
@@ -23,7 +22,8 @@ from daemon.handlers.arguments import Arguments, template, variables_of
 from daemon.handlers.launching import Launcher
 from daemon.handlers.record import Record, nowhere
 from daemon.handlers.running import Pipe, Running
-from daemon.handlers.streams import KEPT, CannotBegin, Streams
+from daemon.handlers.said import how_it_ended, readable_tail, said
+from daemon.handlers.streams import CannotBegin, Streams
 
 _REJECTED = 65
 
@@ -109,13 +109,13 @@ class CommandHandler:
     async def _judge(self, running: Running, status: int, streams: Streams) -> Outcome:
         if running.timed_out:
             words = await streams.last_words()
-            return Outcome("retry", _said(f"timed out after {self._step.timeout:g}s", words))
+            return Outcome("retry", said(f"timed out after {self._step.timeout:g}s", words))
         if status == 0:
             return Outcome("success") if streams.answer is None else await _answer(streams.answer)
         words = await streams.last_words()
         if self._launcher.was_not_run(status, words):
-            return Outcome(self._launcher.verdict_without_program, _text(words))
-        return Outcome(self._verdict(status), _said(_how_it_ended(status), words))
+            return Outcome(self._launcher.verdict_without_program, readable_tail(words))
+        return Outcome(self._verdict(status), said(how_it_ended(status), words))
 
     def _verdict(self, status: int) -> Verdict:
         if status in self._step.unavailable:
@@ -145,28 +145,7 @@ async def _answer(pipe: Pipe) -> Outcome:
         result = bytes(msgspec.json.format(raw, indent=-1)).decode()
         msgspec.json.decode(result)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        shown = _text(raw[:80])
+        shown = readable_tail(raw[:80])
         found = f"found {shown!r}: {error}" if shown else "found nothing"
         return Outcome("retry", f"its standard output is not one JSON value; {found}")
     return Outcome("success", result=result)
-
-
-def _said(what: str, words: bytes) -> str:
-    tail = _text(words)
-    return f"{what}: {tail}" if tail else what
-
-
-def _how_it_ended(status: int) -> str:
-    if status >= 0:
-        return f"exit status {status}"
-    with suppress(ValueError):  # a real-time signal has no name
-        return f"killed by {signal.Signals(-status).name}"
-    return f"killed by signal {-status}"
-
-
-def _text(raw: bytes) -> str:
-    """Readable, valid UTF-8 without NUL (PostgreSQL refuses it), of at most 4 KB."""
-    if len(raw) >= KEPT:  # cut short, perhaps inside a character
-        raw = re.sub(rb"\A[\x80-\xbf]{1,3}", b"", raw)
-    text = raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00").strip()
-    return text.encode()[-KEPT:].decode("utf-8", "ignore")

@@ -84,8 +84,8 @@ class Source:
             "ce-version": str(job.version),
             "ce-fileid": str(job.file_id),
         }
-        if job.previous is not None:
-            headers["ce-previous"] = job.previous
+        if job.previous_json is not None:
+            headers["ce-previous"] = job.previous_json
         return {name: _escaped(value) for name, value in headers.items()}
 
 
@@ -98,7 +98,7 @@ def _data(job: Job) -> _Data:
         file_id=job.file_id,
         size=UNSET if job.seen is None else job.seen.size,
         modified=UNSET if job.seen is None else timestamp(job.seen.mtime_ns // 1000),
-        previous=UNSET if job.previous is None else msgspec.Raw(job.previous.encode()),
+        previous=UNSET if job.previous_json is None else msgspec.Raw(job.previous_json.encode()),
         **path_fields("path", job.path),
         **path_fields("relpath", job.file.path),
     )

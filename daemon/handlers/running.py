@@ -9,7 +9,7 @@ from contextlib import suppress
 
 # How long the end of what it says may lag behind the end of the program: a grandchild that
 # inherited the pipe may hold it open for ever.
-_GRACE = 0.1
+GRACE = 0.1
 _CHUNK = 65_536
 
 
@@ -30,12 +30,16 @@ class Pipe:
         self.close_inlet()
         self._loop.add_reader(self._fd, self._read)
 
+    def forget(self) -> None:
+        """What was kept so far is about something else."""
+        self._bytes.clear()
+
     async def end(self) -> bytes:
         """What was kept, once everybody has closed the pipe, or a moment after now."""
         self._read()
         if not self._closed.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(_GRACE):
+                async with asyncio.timeout(GRACE):
                     await self._closed.wait()
         return bytes(self._bytes)
 
@@ -72,14 +76,20 @@ class Pipe:
 
 
 class Running:
-    """A process and its group. Every reason to end it is a push: the first TERM, the next KILL."""
+    """A process and its group. Every reason to end it is a push: the first TERM, the next KILL.
 
-    def __init__(self, pid: int, *, timeout: float, kill_after: float) -> None:
+    `timeout` may be endless. `with_group`: what it has started ends with it, pushed or not.
+    """
+
+    def __init__(
+        self, pid: int, *, timeout: float, kill_after: float, with_group: bool = False
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self.pid = pid
         self._status = 0
         self._kill_after = kill_after
-        self._pushes = 0
+        self._with_group = with_group
+        self.pushes = 0
         self._over = asyncio.Event()
         self.timed_out = False
         self._alarm = self._loop.call_later(timeout, self._expire)
@@ -102,9 +112,9 @@ class Running:
         """Ask the group to end, and force it after `kill_after`; called again, force it now."""
         if self._over.is_set():
             return
-        self._pushes += 1
+        self.pushes += 1
         self._alarm.cancel()
-        if self._pushes == 1:
+        if self.pushes == 1:
             self._signal(signal.SIGTERM)
             self._alarm = self._loop.call_later(self._kill_after, self.push)
         else:
@@ -116,9 +126,9 @@ class Running:
 
     def _exited(self) -> None:
         self._alarm.cancel()
-        if self._pushes:
-            # Whoever of the group is still there outlived its leader's TERM. The leader, which
-            # nobody has waited for, still keeps the number from being another group's.
+        if self.pushes or self._with_group:
+            # Whoever of the group is still there outlived its leader, or the TERM. The leader,
+            # which nobody has waited for, still keeps the number from being another group's.
             self._signal(signal.SIGKILL)
         self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         self._over.set()

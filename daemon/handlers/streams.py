@@ -12,9 +12,8 @@ from daemon.handlers import RESULT_BYTES, Job, Verdict
 from daemon.handlers.arguments import fields_of, lines_of, names_of
 from daemon.handlers.opened import Replaced, open_seen
 from daemon.handlers.running import Pipe
+from daemon.handlers.said import KEPT
 
-# Of what a program says, the last bytes.
-KEPT = 4_096
 _NULL = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 # A link that others have put there is not followed, and a FIFO does not block.
 _APPEND = (

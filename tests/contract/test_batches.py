@@ -210,7 +210,7 @@ async def test_json_on_stdin(folder: Path) -> None:
     """With `json` there is a line for each, with what tells a repetition."""
     handler = batching(folder, "cat >>lines", "-", stdin="json")
     odd = Job(3, Key("w", b"\xff"), b"/srv/\xff", "load", 1, "k-odd", 7)
-    before = replace(job("a"), previous='{"rows": 12}')
+    before = replace(job("a"), previous_json='{"rows": 12}')
     async with asyncio.timeout(DEADLINE):
         await asyncio.gather(handler.run(before), handler.run(odd))
     lines = [json.loads(line) for line in (folder / "lines").read_text().splitlines()]

@@ -71,7 +71,7 @@ def showing_any(behaviours: Mapping[str, float]) -> pytest.MarkDecorator:
 
 def job(path: bytes = b"in/a.csv", number: int = 7, previous: str | None = None) -> Job:
     key = Key("incoming", path)
-    return Job(number, key, b"/srv/" + path, "load", 2, "k-1", version=5, previous=previous)
+    return Job(number, key, b"/srv/" + path, "load", 2, "k-1", version=5, previous_json=previous)
 
 
 @asynccontextmanager

@@ -59,7 +59,7 @@ async def test_event() -> None:
 async def test_event_of_a_file(tmp_path: Path) -> None:
     """Size and time of the file as it had settled are in the event, and what came before."""
     (tmp_path / "a").write_bytes(b"12345")
-    job = job_of(tmp_path / "a", previous='{"rows": 12}')
+    job = job_of(tmp_path / "a", previous_json='{"rows": 12}')
     async with serving(answering(204)) as posts, sending(posts) as handler:
         await handler.run(job)
     data = msgspec.json.decode(posts.got[0].body)["data"]

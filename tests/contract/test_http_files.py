@@ -33,7 +33,7 @@ def made(folder: Path, size: int, name: str = "a.csv") -> Path:
 async def test_file(tmp_path: Path, size: int) -> None:
     """A file arrives as it is, with its length, and with what the event has in headers."""
     path = made(tmp_path, size, "a b%ä.csv")
-    job = job_of(path, previous='{"a": 1}')
+    job = job_of(path, previous_json='{"a": 1}')
     async with serving(answering(204)) as posts, sending(posts, body="file") as handler:
         assert (await handler.run(job)).verdict == "success"
     (post,) = posts.got

@@ -16,13 +16,13 @@ async def test_result_reaches_the_next_step(engine: Open) -> None:
         path = rig.write("a")
         await rig.send(path, "look")
         first = await gate.let_pass(Outcome("success", result=RESULT))
-        assert first.previous is None
+        assert first.previous_json is None
         second, ending = await gate.next()
-        assert second.previous == RESULT
+        assert second.previous_json == RESULT
         assert (await rig.row(path)).result == RESULT
         ending.set_result(Outcome("retry", "no", after=0.0))
         again = await gate.let_pass(Outcome("success", result="1"))
-        assert again.previous == RESULT
+        assert again.previous_json == RESULT
         row = await rig.state(path, ["done"])
         assert row.result is None
 

@@ -110,7 +110,7 @@ async def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 async def test_previous_result(tmp_path: Path) -> None:
     """What the step before had to say is in the environment as it was said."""
-    job = replace(JOB, previous='{"name": "\u00fc \'x\'"}')
+    job = replace(JOB, previous_json='{"name": "\u00fc \'x\'"}')
     await run("/bin/cp", "/proc/self/environ", str(tmp_path / "environ"), job=job)
     variables = (tmp_path / "environ").read_bytes().split(b"\0")
     assert 'TREEWARDEN_PREVIOUS={"name": "\u00fc \'x\'"}'.encode() in variables
@@ -247,7 +247,7 @@ async def test_timeout(script: str, error: str) -> None:
 
 async def test_late_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said on stderr shortly after the program's end still counts."""
-    monkeypatch.setattr(running, "_GRACE", 20)
+    monkeypatch.setattr(running, "GRACE", 20)
     outcome = await run("/bin/sh", "-c", "(sleep 0.1; echo late >&2) & exit 1")
     assert outcome.error == "exit status 1: late"
 
