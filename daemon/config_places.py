@@ -69,7 +69,13 @@ def _resolve_step(step: dict[str, Any], file: Path) -> None:
         _resolve_key(step, key, file)
     if step.get("output") != "log":
         _resolve_key(step, "output", file)
+    _resolve_all(step, "path", file)
     _resolve_key(_table(step, "secret"), "file", file)
+
+
+def _resolve_all(table: dict[str, Any], key: str, file: Path) -> None:
+    if isinstance(written := table.get(key), list):
+        table[key] = [locate.placed(each, file) or each for each in written]
 
 
 def _resolve_socket(table: dict[str, Any], file: Path) -> None:

@@ -37,6 +37,14 @@ def command(value: object) -> tuple[str, ...]:
     return read
 
 
+def worker(value: object) -> tuple[str, ...]:
+    """A program and its arguments, which are what they are."""
+    read = listing(values.plain_argument)(value)
+    if not read or not read[0]:
+        raise wrong(value, 'write a list: ["program", "argument", ...]', "found no program")
+    return read
+
+
 def _argument(value: object) -> str:
     if isinstance(value, str) and PATHS in value.replace("{{", ""):
         found = f"found {PATHS!r} as a part of {show(value)}"

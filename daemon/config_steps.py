@@ -1,7 +1,7 @@
 """The steps of a watch: what they have in common, and what each kind of handler takes.
 
-A step's kind is the key that says what runs: `command`, `http`. Every kind has its own model, so
-that a key that belongs to another kind is refused like any other that is not known.
+A step's kind is the key that says what runs: `command`, `worker`, `http` or `function`. Every kind
+has its own model, so that a key of another kind is refused like any other that is not known.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from daemon import config_program as program
 from daemon import config_values as values
 from daemon.config_names import RESERVED
 from daemon.config_report import Finding, WrongValueError, wrong
-from daemon.config_tables import Example, table
+from daemon.config_tables import Example, listing, table
 
 Name = Annotated[str, values.name]
 Duration = Annotated[float, values.duration]
@@ -80,7 +80,7 @@ class Step(Struct, frozen=True, kw_only=True):
     on_change: Literal["finish", "cancel"] = "finish"
 
     @property
-    def in_flight(self) -> int:
+    def places(self) -> int:
         """How many files its handler can have at a time."""
         return self.concurrency
 
@@ -109,7 +109,7 @@ class CommandStep(ProgramStep, frozen=True, kw_only=True):
     unavailable: Annotated[tuple[int, ...], program.statuses] = ()
 
     @property
-    def in_flight(self) -> int:
+    def places(self) -> int:
         """A batch is a place for as many files as it holds."""
         return self.concurrency * self.batch
 
@@ -124,8 +124,8 @@ def _wrong_in_batch(step: CommandStep) -> Iterator[Finding]:
     if step.on_change == "cancel":
         found = 'found "cancel", which would end the others of its batch as well'
         yield Finding(("on_change",), found, 'write on_change = "finish", or batch = 1')
-    if step.in_flight > IN_FLIGHT:
-        found = f"concurrency times batch is {step.in_flight}"
+    if step.places > IN_FLIGHT:
+        found = f"concurrency times batch is {step.places}"
         yield Finding(("batch",), found, f"let it be at most {IN_FLIGHT}")
     for at, written in (
         *((("command", n), a) for n, a in enumerate(step.command)),
@@ -191,8 +191,49 @@ def _mismatched(step: HttpStep) -> Iterator[Finding]:
             yield Finding(("headers", name), "found a header that is sent anyway", "leave it away")
 
 
+class WorkerStep(ProgramStep, frozen=True, kw_only=True):
+    """A step that asks programs that stay about one file after the other."""
+
+    worker: Annotated[
+        tuple[str, ...], program.worker, Example('worker = ["/usr/local/bin/index-worker"]')
+    ]
+    processes: Annotated[int, values.whole(1, 256)] = 1
+    in_flight: Annotated[int, values.whole(1, 1024)] = 1
+    ping: Duration = 30.0
+    max_requests: Annotated[int, values.whole(0)] = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what another key says here, and more than there is room for."""
+        if self.concurrency != 1:
+            remedy = "leave it away: files at a time are processes times in_flight"
+            raise WrongValueError([Finding(("concurrency",), f"found {self.concurrency}", remedy)])
+        if self.places > IN_FLIGHT:
+            found = f"processes times in_flight is {self.places}"
+            raise WrongValueError(
+                [Finding(("in_flight",), found, f"let it be at most {IN_FLIGHT}")]
+            )
+
+    @property
+    def places(self) -> int:
+        """Each worker has as many files as it may have requests in flight."""
+        return self.processes * self.in_flight
+
+
+class FunctionStep(Step, frozen=True, kw_only=True):
+    """A step that calls a Python function: in the loop if it is async, else as `pool` says."""
+
+    function: Annotated[str, values.reference, Example('function = "orders:load"')]
+    path: Annotated[tuple[Path, ...], listing(values.folder)] = ()
+    pool: Literal["thread", "process"] = "thread"
+
+
 # By the key that only a step of this kind has, and must have.
-KINDS: dict[str, type[Step]] = {"command": CommandStep, "http": HttpStep}
+KINDS: dict[str, type[Step]] = {
+    "command": CommandStep,
+    "worker": WorkerStep,
+    "http": HttpStep,
+    "function": FunctionStep,
+}
 
 
 def read_step(value: object) -> Step:

@@ -191,17 +191,33 @@ def glob(value: object) -> str:
     return written
 
 
-def argument(value: object) -> str:
-    """An argument of a command; a name in braces stands for something of the file's."""
+def plain_argument(value: object) -> str:
+    """An argument of a program, as it is."""
     written = text(value)
     if "\0" in written:
         raise wrong(value, "an argument cannot hold a NUL")
+    return written
+
+
+def argument(value: object) -> str:
+    """An argument of a command; a name in braces stands for something of the file's."""
+    written = plain_argument(value)
     for token in _BRACES.finditer(written):
         known = token[1] in PLACEHOLDERS
         if not known and token[0] not in {"{{", "}}"}:
             allowed = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
             found = f"found {token[0]!r} in {show(value)}"
             raise wrong(value, f"allowed: {allowed}, {{{{ and }}}}", found)
+    return written
+
+
+def reference(value: object) -> str:
+    """Where a Python function is: `package.module:function`."""
+    written = text(value)
+    module, colon, names = written.partition(":")
+    parts = [*module.split("."), *names.split(".")]
+    if not colon or not all(part.isidentifier() for part in parts):
+        raise wrong(value, 'write "module:function", in names of Python')
     return written
 
 

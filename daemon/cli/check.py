@@ -21,10 +21,10 @@ def check(config: Path, *, as_json: bool) -> int:
     """
     # Imported here: `--help` need not wait for all that is looked at.
     from daemon.cli.checks.environment import examine  # noqa: PLC0415
-    from daemon.config import load  # noqa: PLC0415
+    from daemon.cli.loading import load_whole  # noqa: PLC0415
 
     try:
-        loaded = load(config)
+        loaded = load_whole(config)
     except ConfigError as error:
         _print_problems(error.problems, as_json=as_json)
         return error.exit_code

@@ -34,7 +34,7 @@ class Lane:
         self.tree = tree
         self.step = step
         self.handler = handler
-        self.places = step.in_flight
+        self.places = step.places
         self.backlog = Backlog(tree, step, ledger)
         self.breaker = Breaker(step.breaker)
         self.rate = Rate(step.max_per_minute) if step.max_per_minute else None

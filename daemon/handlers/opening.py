@@ -1,32 +1,73 @@
 """Makes the handler that a step asks for."""
 
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import cast
+
 from daemon.config_after import FilingStep
-from daemon.config_steps import CommandStep, HttpStep, Step
-from daemon.handlers import Handler
+from daemon.config_steps import CommandStep, FunctionStep, HttpStep, Step, WorkerStep
+from daemon.handlers import Handler, Job, function_process
 from daemon.handlers.batches import BatchHandler
 from daemon.handlers.command import CommandHandler
 from daemon.handlers.filing import FilingHandler
+from daemon.handlers.function import AsyncFunctionHandler
+from daemon.handlers.function_loading import is_async, load_function
+from daemon.handlers.function_threads import ThreadFunctionHandler
 from daemon.handlers.record import Record
+from daemon.handlers.worker import WorkerHandler
 
 
-def handler_of(step: Step, node: str, record: Record | None = None) -> Handler:
+def handler_of(step: Step, node: str, record: Record | None = None) -> Handler:  # noqa: PLR0911 - a kind each
     """The handler of a step, of the kind that its configuration names.
 
     `node` is this host's name, `record` where it writes down which processes it has started.
 
     Raises:
         ConfigError: something that the step names, a secret for instance, cannot be used.
+        FunctionError: the function that it names cannot be used.
     """
-    if isinstance(step, CommandStep):
-        program = CommandHandler(step, record)
-        if step.batch == 1:
-            return program
-        return BatchHandler(program, size=step.batch, places=step.concurrency)
-    if isinstance(step, FilingStep):
-        return FilingHandler(step.after, step.watch)
-    if isinstance(step, HttpStep):
-        # Imported here: it brings aiohttp with it.
-        from daemon.handlers.http import HttpHandler  # noqa: PLC0415
+    match step:
+        case CommandStep(batch=1):
+            return CommandHandler(step, record)
+        case CommandStep():
+            program = CommandHandler(step, record)
+            return BatchHandler(program, size=step.batch, places=step.concurrency)
+        case WorkerStep():
+            return WorkerHandler(step, record)
+        case HttpStep():
+            # Imported here: it brings aiohttp with it.
+            from daemon.handlers.http import HttpHandler  # noqa: PLC0415
 
-        return HttpHandler(step, node)
+            return HttpHandler(step, node)
+        case FunctionStep(pool="process"):
+            message = function_process.FunctionRequest
+            return WorkerHandler(_processes(step), record, message)
+        case FunctionStep():
+            return _function(step)
+        case FilingStep():
+            return FilingHandler(step.after, step.watch)
     raise TypeError(f"{type(step).__name__} is no kind of step that has a handler")
+
+
+def _processes(step: FunctionStep) -> WorkerStep:
+    """Workers that call the function: with this Python, and with all that it can import."""
+    places = [*filter(None, sys.path), *map(str, step.path)]
+    return WorkerStep(
+        name=step.name,
+        worker=(sys.executable, "-P", "-m", function_process.__name__, step.function),
+        env={"PYTHONPATH": os.pathsep.join(places)},
+        processes=step.concurrency,
+        timeout=step.timeout,
+        kill_after=step.kill_after,
+    )
+
+
+def _function(step: FunctionStep) -> Handler:
+    function = load_function(step.function, step.path)
+    if is_async(function):
+        awaited = cast("Callable[[Job], Awaitable[object]]", function)
+        return AsyncFunctionHandler(awaited, timeout=step.timeout)
+    return ThreadFunctionHandler(
+        function, threads=step.concurrency, timeout=step.timeout, kill_after=step.kill_after
+    )

@@ -24,10 +24,15 @@ import pytest
 from daemon.core.model import Key
 from daemon.handlers import Handler, Job
 from daemon.handlers.command import install_child_watcher
-from tests.contract import kind_command, kind_http
+from tests.contract import kind_command, kind_function, kind_http, kind_worker
 from tests.contract.kinds import BEHAVIOURS, Build, Kind
 
-KINDS: tuple[Kind, ...] = (*kind_command.KINDS, *kind_http.KINDS)
+KINDS: tuple[Kind, ...] = (
+    *kind_command.KINDS,
+    *kind_worker.KINDS,
+    *kind_http.KINDS,
+    *kind_function.KINDS,
+)
 DEADLINE = 10
 
 

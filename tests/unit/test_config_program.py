@@ -55,10 +55,10 @@ def test_limits(tmp_path: Path) -> None:
     assert step(tmp_path, GOOD + "limits = { memory = 4096 }\n").limits.memory == 4096
 
 
-def test_in_flight(tmp_path: Path) -> None:
+def test_places(tmp_path: Path) -> None:
     """A step has room for as many files as its runs hold."""
-    assert step(tmp_path, GOOD + "concurrency = 3\n").in_flight == 3
-    assert step(tmp_path, BATCH + "concurrency = 3\n").in_flight == 300
+    assert step(tmp_path, GOOD + "concurrency = 3\n").places == 3
+    assert step(tmp_path, BATCH + "concurrency = 3\n").places == 300
 
 
 @pytest.mark.parametrize("argument", ["{paths}", "{{paths}}", "{{{path}}}"])

@@ -11,11 +11,11 @@ from pathlib import Path
 from daemon.cli.checks import Finding, quoted
 from daemon.cli.checks.folders import examine_state, examine_writable, may
 from daemon.cli.checks.inotify import examine_extent, examine_limits, extent_of, usage_of
-from daemon.cli.checks.programs import examine_program
+from daemon.cli.checks.programs import examine_program, examine_worker
 from daemon.config import Config, Watch
 from daemon.config_address import Address
 from daemon.config_after import After, base_of
-from daemon.config_steps import CommandStep, HttpStep
+from daemon.config_steps import CommandStep, FunctionStep, HttpStep, WorkerStep
 from daemon.engine.filesystems import file_system_of, is_remote, must_poll
 from daemon.store.holder import holder_pid
 
@@ -88,6 +88,11 @@ def _watch(watch: Watch) -> Iterator[Finding]:
             yield from examine_program(f"{watch.name}.{step.name}", step)
         elif isinstance(step, HttpStep):
             yield from _posting(f"{watch.name}.{step.name}", step)
+        elif isinstance(step, WorkerStep):
+            yield from examine_worker(f"{watch.name}.{step.name}", step)
+        elif isinstance(step, FunctionStep):
+            # It was imported, or the configuration would have been refused.
+            yield Finding("ok", f"{watch.name}.{step.name}.function", quoted(step.function))
     for key, after in (("on_done", watch.on_done), ("on_quarantine", watch.on_quarantine)):
         if after is not None:
             yield _taking(watch, f"{watch.name}.{key}", after)

@@ -9,7 +9,7 @@ from pathlib import Path
 from daemon.cli.checks import Finding, quoted
 from daemon.cli.checks.folders import examine_writable, may
 from daemon.config_program import placeholders
-from daemon.config_steps import CommandStep, ProgramStep
+from daemon.config_steps import CommandStep, ProgramStep, WorkerStep
 
 _LIMITER = "prlimit"
 # Of capabilities(7), by their numbers.
@@ -18,9 +18,20 @@ _SETGID, _SETUID, _SYS_NICE = 6, 7, 23
 
 def examine_program(name: str, step: CommandStep) -> Iterator[Finding]:
     """The program itself, and what has to be allowed or installed for it."""
-    yield _program(f"{name}.command", step)
+    if placeholders(step.command[0]):
+        detail = f"{quoted(step.command[0])} depends on the file"
+        yield Finding("ok", f"{name}.command", detail)
+    else:
+        program = step.command[0].replace("{{", "{").replace("}}", "}")
+        yield _program(f"{name}.command", program, step)
     if step.output != "log":
         yield _output(f"{name}.output", Path(step.output))
+    yield from _manner(name, step)
+
+
+def examine_worker(name: str, step: WorkerStep) -> Iterator[Finding]:
+    """The same for a program that stays."""
+    yield _program(f"{name}.worker", step.worker[0], step)
     yield from _manner(name, step)
 
 
@@ -38,11 +49,7 @@ def _manner(name: str, step: ProgramStep) -> Iterator[Finding]:
         yield Finding("error", f"{name}.limits", detail, "install util-linux")
 
 
-def _program(what: str, step: CommandStep) -> Finding:
-    program = step.command[0]
-    if placeholders(program):
-        return Finding("ok", what, f"{quoted(program)} depends on the file")
-    program = program.replace("{{", "{").replace("}}", "}")
+def _program(what: str, program: str, step: ProgramStep) -> Finding:
     path = step.env.get("PATH", os.environ.get("PATH"))
     if found := _found(program, path, step.cwd):
         return Finding("ok", what, quoted(found))
