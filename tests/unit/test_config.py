@@ -14,7 +14,7 @@ from daemon.config import Config, Metrics, Settle, Urgency, load
 from daemon.config_address import Address, TcpAddress, UnixAddress
 from daemon.config_after import Move
 from daemon.config_program import Limits
-from daemon.config_steps import Backoff, Breaker, CommandStep
+from daemon.config_steps import KINDS, Backoff, Breaker, CommandStep, FunctionStep, WorkerStep
 from daemon.errors import ConfigError, Problem
 from daemon.toml_lines import line_numbers, line_of
 
@@ -121,6 +121,21 @@ def test_the_example_shows_every_option_and_its_default(tmp_path: Path) -> None:
         assert set(table) == set(model.__struct_fields__)
 
 
+def test_the_example_shows_the_other_kinds(tmp_path: Path) -> None:
+    """What is behind `## ` are steps as they may be, with the defaults of their own keys."""
+    lines = EXAMPLE.read_text().splitlines()
+    shown = [line.removeprefix("## ") for line in lines]
+    (watch,) = load_in(tmp_path, "\n".join(shown)).watch
+    _, *others = watch.step
+    assert [type(step) for step in others] == [WorkerStep, FunctionStep]
+    written = locate.read_toml(tmp_path / "plain.toml")["watch"][0]["step"]
+    for step, table in zip(others, written[1:], strict=True):
+        plain = {"name", next(kind for kind in KINDS if kind in table)}
+        assert step == type(step)(**{key: getattr(step, key) for key in plain})
+        common = set(watch.step[0].__struct_fields__)
+        assert set(table) - {"name"} == set(step.__struct_fields__) - common
+
+
 def load_in(folder: Path, text: str) -> Config:
     path = folder / "plain.toml"
     path.write_text(text)
@@ -205,6 +220,7 @@ def test_no_durations(write: Write, written: str) -> None:
     assert "duration" in problem.remedy
 
 
+COMMAND = 'command = ["true", "{path}"]'
 BROKEN = [
     # what is replaced, by what, line, key, what was found, what is allowed
     ('"state"', "5", 2, "daemon.state_dir", "5", "path"),
@@ -267,6 +283,14 @@ BROKEN = [
     ('"{path}"', '"{}"', 8, "watch[0].step[0].command[1]", "'{}'", "{path}"),
     ('"{path}"', '"a{b"', 8, "watch[0].step[0].command[1]", "'{'", "{{"),
     ('"{path}"', '"a}b"', 8, "watch[0].step[0].command[1]", "'}'", "}}"),
+    (COMMAND, "worker = []", 8, "watch[0].step[0].worker", "no program", "list"),
+    (COMMAND, 'worker = ["{"]\ncommand = ["x"]', 8, "watch[0].step[0].worker", "beside", "one"),
+    (COMMAND, 'worker = ["x"]\nprocesses = 0', 9, "watch[0].step[0].processes", "0", "least 1"),
+    (COMMAND, 'worker = ["x"]\nbatch = 2', 9, "watch[0].step[0].batch", "unknown", "ping"),
+    (COMMAND, 'worker = ["x"]\nconcurrency = 2', 9, "watch[0].step[0].concurrency", "2", "in_fl"),
+    (COMMAND, 'function = "x"', 8, "watch[0].step[0].function", "'x'", "module:function"),
+    (COMMAND, 'function = "x:y"\npool = 1', 9, "watch[0].step[0].pool", "found 1", "process"),
+    (COMMAND, 'function = "x:y"\npath = [1]', 9, "watch[0].step[0].path[0]", "found 1", "path"),
     ('"]', '"]\nconcurrency = 1025', 9, "watch[0].step[0].concurrency", "1025", "at most 1024"),
     ('"]', '"]\nattempts = true', 9, "watch[0].step[0].attempts", "true", "whole number"),
     ('"]', f'"]\nattempts = "{"x" * 99}"', 9, "watch[0].step[0].attempts", "x...", "whole number"),
