@@ -13,7 +13,10 @@ class Beside(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """One line of the table. `times` is a goal relative to what it stands beside, `most` is not."""
+    """One line of the table. `times` is a goal relative to what it stands beside.
+
+    `most` and `least` are goals of their own.
+    """
 
     what: str
     value: float
@@ -21,6 +24,7 @@ class Figure(NamedTuple):
     beside: Beside | None = None
     times: float | None = None
     most: float | None = None
+    least: float | None = None
 
 
 def print_table(figures: Sequence[Figure]) -> None:
@@ -58,6 +62,8 @@ def _row(figure: Figure) -> tuple[str, str, str, str, str, str]:
 def _goal(figure: Figure) -> tuple[str, str]:
     if figure.most is not None:
         return f"<= {figure.most:g} {figure.unit}", _word(figure.value <= figure.most)
+    if figure.least is not None:
+        return f">= {figure.least:g} {figure.unit}", _word(figure.value >= figure.least)
     if figure.times is None:
         return "-", "-"
     if figure.beside is None:
