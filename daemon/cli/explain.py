@@ -23,11 +23,12 @@ from daemon.store.inspect import Inspection, inspect
 def explain(config: Path, *, as_json: bool, watches: tuple[str, ...], path: str) -> int:
     """Say why a file is where it is, and what is missing for it to go on.
 
-    PATH is absolute, or relative to the watched folder; where several watches have such a file, all
-    are explained. Ask as the user that the daemon runs as, or as root: others may not see who has a
-    file open. Exit code 0 where nothing is amiss (done, gone, ready, processing, or a manifest
-    whose files have settled), 1 where a file waits for something: settling, failed, quarantined,
-    held, not known, or not looked at yet. With --json each file is one line.
+    PATH is absolute, or relative to the watched folder or to the present one; where several watches
+    have such a file, all are explained. Ask as the user that the daemon runs as, or as root: others
+    may not see who has a file open. Exit code 0 where nothing is amiss (done, gone, ready,
+    processing, or a manifest whose files have settled), 1 where a file waits for something:
+    settling, failed, quarantined, held, not known, or not looked at yet. With --json each file is
+    one line.
     """
     place = find_place(config)
     with inspect(place.database) as inspection:

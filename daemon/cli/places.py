@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,10 +74,17 @@ def expect_watches(place: Place, inspection: Inspection, names: Iterable[str]) -
 
 
 def keys_of(place: Place, watches: Iterable[str], path: str) -> list[Key]:
-    """Every file that a path may mean."""
-    if not path.startswith("/"):
-        below = os.fsencode(os.path.normpath(path))
-        return [Key(watch, below) for watch in watches]
+    """Every file that a path may mean: one that is relative starts at a watch, or where we are."""
+    if path.startswith("/"):
+        return _keys_at(place, watches, path)
+    below = os.fsencode(os.path.normpath(path))
+    found = [Key(watch, below) for watch in watches]
+    with suppress(FileNotFoundError):  # the folder that we are in was removed
+        found += _keys_at(place, watches, os.path.abspath(path))  # noqa: PTH100 - resolves no link
+    return list(dict.fromkeys(found))
+
+
+def _keys_at(place: Place, watches: Iterable[str], path: str) -> list[Key]:
     roots = [(watch, place.roots[watch]) for watch in watches if watch in place.roots]
     return [
         Key(watch, spelling.removeprefix(root + b"/"))

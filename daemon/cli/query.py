@@ -93,8 +93,9 @@ def ls(
 def show(config: Path, *, as_json: bool, watches: tuple[str, ...], path: str) -> int:
     """Show one file: its row and its transitions in order.
 
-    PATH is absolute, or relative to the watched folder; where several watches have such a file,
-    all are shown. Exit code 1 if no watch has one. With --json each file is one line.
+    PATH is absolute, or relative to the watched folder or to the present one; where several watches
+    have such a file, all are shown. Exit code 1 if no watch has one. With --json each file is one
+    line.
     """
     place = find_place(config)
     with inspect(place.database) as inspection:

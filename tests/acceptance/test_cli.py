@@ -194,6 +194,16 @@ def test_show_finds_a_file_by_either_path(used: Site, name: bytes) -> None:
     assert by_relative["path"] == name.decode("utf-8", "backslashreplace")
 
 
+def test_show_finds_a_file_from_where_we_are(used: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path as the shell completes it, in whichever folder; what is nowhere else is found once."""
+    monkeypatch.chdir(used.tree.parent)
+    (shown,) = objects(used, "show", f"./{used.tree.name}/a.txt")
+    assert shown["path"] == "a.txt"
+    monkeypatch.chdir(used.tree)
+    assert len(objects(used, "show", "a.txt")) == 1
+    assert ask(used, "explain", "a.txt").stdout.startswith("a.txt of w: done")
+
+
 def test_show_finds_a_file_through_a_link_to_its_folder(used: Site) -> None:
     """A link above the file leads to it, though the daemon knows only the real path."""
     (used.folder / "link").symlink_to(used.tree)

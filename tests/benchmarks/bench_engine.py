@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import aiosqlite
+from msgspec.structs import fields
 from statemachine import State, StateMachine
 
 from daemon.cli.harness import open_rig
@@ -42,7 +43,8 @@ from daemon.store.queries import FILE_COLUMNS, for_rows, load_migrations, load_q
 from daemon.store.rows import record_of_transition, record_values, row_values
 
 SQL = load_queries("queries.sql")
-INSERT = for_rows(SQL["insert_transitions"], 1, 19)
+# Watch and path are the file's.
+INSERT = for_rows(SQL["insert_transitions"], 1, len(fields(Record)) - len(Key._fields))
 # What a transition changes of its row, as one plain statement for each of many rows.
 _MOVED = " = ?, ".join(FILE_COLUMNS.split(", ")[4:])
 UPDATE = f"UPDATE files SET {_MOVED} = ? WHERE id = ? AND version = ?"  # noqa: S608 - our columns
