@@ -84,6 +84,8 @@ class WorkerProcess:
 
     async def live(self, watch: str) -> None:
         """Start, serve, and see it and its whole group to the end. Cancelling ends it."""
+        if self.why == "told":
+            return
         mark = self._setting.record.begin(watch, self._step.name)
         try:
             self._start(mark)
@@ -142,11 +144,12 @@ class WorkerProcess:
 
     def leave(self) -> None:
         """Let it end of itself, for there is nothing more to read; force it after `kill_after`."""
-        if self.is_ending or self._pipes is None:
-            return
-        self.why = "told"
-        self._pipes.end_input()
-        self._later("leave", self._step.kill_after, lambda: self.end("told"))
+        if self._pipes is None:  # it has not been started yet, and will not be
+            self.why = "told"
+        elif not self.is_ending:
+            self.why = "told"
+            self._pipes.end_input()
+            self._later("leave", self._step.kill_after, lambda: self.end("told"))
 
     def how_it_went(self) -> str:
         """Why it ended, with the last words on its stderr."""

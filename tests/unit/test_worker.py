@@ -302,6 +302,19 @@ async def test_cancelled_beside_others() -> None:
         assert runs[1].result().verdict == "success"
 
 
+async def test_closed_before_it_starts() -> None:
+    """A worker that is about to be started when the handler is closed never is."""
+    async with workers("", ping=30) as handler:
+        run = asyncio.create_task(handler.run(job()))
+        while not handler._workers:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0)
+        (life,) = handler._workers.values()
+        run.cancel()
+        closing = asyncio.create_task(handler.close())
+        await asyncio.wait([run, closing])
+        assert life.done()
+
+
 async def test_input_ends(tmp_path: Path) -> None:
     """Closing ends the input of a worker, which has time to end of itself."""
     last = tmp_path / "last"
