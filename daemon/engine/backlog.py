@@ -55,7 +55,7 @@ class Backlog:
         self._late: list[Row] | None = None
         self._read_at = -FAST_SECONDS
         self._page = QUEUE
-        self._aside: dict[Key, asyncio.TimerHandle] = {}
+        self._aside: dict[Key, tuple[int, asyncio.TimerHandle]] = {}
         # By directory: how many wait here, start or run.
         self._busy: Counter[bytes] = Counter()
         # By rank: the directory whose turn it is.
@@ -77,6 +77,8 @@ class Backlog:
     def offer(self, row: Row) -> None:
         """This row is ready now."""
         key, queue = self._key, self.queue
+        if row.key in self._aside and row.version > self._aside[row.key][0]:
+            self._bring_back(row.key)
         if self._each and self._busy[row.key.directory] >= self._each:
             return  # whoever leaves the directory has more of it read
         if self._late is not None and len(self._late) < self._page:
@@ -118,8 +120,11 @@ class Backlog:
         self._unclaim(key)
         self.more = True
 
-    def set_aside(self, key: Key, seconds: float, then: Callable[[], object]) -> None:
-        """Leave a claimed row alone for so long, and then call `then`."""
+    def set_aside(self, key: Key, version: int, seconds: float, then: Callable[[], object]) -> None:
+        """Leave a claimed row alone for so long, and then call `then`.
+
+        Until then, or until it becomes ready at a later version than this: it is not what it was.
+        """
         if key in self._aside or key not in self.claimed:
             return
         self._count(key, -1)
@@ -129,7 +134,7 @@ class Backlog:
             self._bring_back(key)
             then()
 
-        self._aside[key] = asyncio.get_running_loop().call_later(seconds, end)
+        self._aside[key] = version, asyncio.get_running_loop().call_later(seconds, end)
 
     def bring_all_back(self) -> None:
         """Nobody is left alone any more."""
@@ -219,10 +224,10 @@ class Backlog:
     def _unclaim(self, key: Key) -> None:
         if key in self.claimed:
             self.claimed.discard(key)
-            if (timer := self._aside.pop(key, None)) is None:
+            if (aside := self._aside.pop(key, None)) is None:
                 self._count(key, -1)
             else:
-                timer.cancel()
+                aside[1].cancel()
 
     def _bring_back(self, key: Key) -> None:
         self._unclaim(key)

@@ -138,7 +138,7 @@ class Dispatcher:
         self._wake.set()
         seconds = lane.not_started(key, is_same=now is None or now.version == version)
         if seconds is not None:
-            lane.backlog.set_aside(key, seconds, self._wake.set)
+            lane.backlog.set_aside(key, version, seconds, self._wake.set)
 
     async def drain(self, seconds: float, hurry: asyncio.Event) -> None:
         """Start nothing more; let handlers finish, then end them. Their files are interrupted.

@@ -167,7 +167,8 @@ class Lane:
                     longest = min(outcome.after, self.step.breaker.max)
                     self._pause(now + longest, "it was asked to wait")
                 # Else a file whose part of the step is away would come back at once, for ever.
-                self.backlog.set_aside(row.key, breaker.patience(breaker.failures - 1), wake)
+                seconds = breaker.patience(breaker.failures - 1)
+                self.backlog.set_aside(row.key, row.version + 1, seconds, wake)
             return outcome
         if just_opened:
             self.backlog.bring_all_back()

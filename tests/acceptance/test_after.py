@@ -79,8 +79,8 @@ def test_archive_that_is_full(site: Site) -> None:
         filler = inside / "filler"
         filler.write_bytes(bytes(8 << 20))
         daemon = site.start(wrapper=mounts.wrapper).ready()
-        opened = daemon.line("daemon.step_open", step="on_done")
-        assert "No space left on device" in opened["error"]
+        tried = daemon.nth(2, "interrupt", path="a", step="on_done", cause="unavailable")
+        assert "No space left on device" in tried["error"]
         assert [path.name for path in inside.iterdir() if path.is_file()] == ["filler"]
         filler.unlink()
         daemon.line("succeed", path="a", to_state="gone")

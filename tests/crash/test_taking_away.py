@@ -16,7 +16,7 @@ import pytest
 from tests.acceptance.harness import PROJECT
 from tests.acceptance.sites import Site
 
-ROUNDS = 12
+ROUNDS = 6
 PACE = 0.004
 SEED = int(os.environ.get("TREEWARDEN_CRASH_SEED", "0")) or random.SystemRandom().getrandbits(32)
 PROGRAM = Path(__file__).with_name("killed_at_each_line.py")

@@ -1,6 +1,7 @@
 """A lane of the dispatcher never forgets a file, and never loses a place."""
 
 import asyncio
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -151,3 +152,19 @@ async def test_what_spends_no_attempt(
             await gate.let_pass(Outcome("retry", "no"))
             row = await rig.state(path, ["failed"])
         assert (row.failures, row.interruptions) == (1, 0)
+
+
+async def test_what_was_left_alone_is_another(
+    engine: Open, monkeypatch: pytest.MonkeyPatch, tree: Path
+) -> None:
+    """A file that could not be started, for another took its place, is as new as any when ready."""
+    monkeypatch.setattr("daemon.engine.lanes.DEFER_SECONDS", 3_600.0)
+    gate = Gate()
+    async with engine(gate) as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        (tree / "b").write_text("another\n")
+        (tree / "b").rename(tree / "a")
+        async with background(rig.service.dispatcher.run(), rig.service._alarms.run()):
+            assert (await gate.let_pass()).file == path
+            await rig.state(path, ["done"])

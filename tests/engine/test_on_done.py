@@ -93,7 +93,7 @@ async def test_place_that_is_away(engine: Open, tmp_path: Path) -> None:
         path = rig.write("a")
         await rig.send(path, "look")
         row = await rig.state(path, ["processing"])
-        while row.version < 8:
+        while row.version < 4:  # it has come back a second time
             row = await rig.state(path, ["ready"])
         assert (row.failures, row.interruptions) == (0, 0)
         assert "make it, or mount it" in (row.error or "")
