@@ -1,4 +1,4 @@
-"""The `worker` handler's own: its protocol, its blame, its restarts, and how it ends."""
+"""The `worker` handler's own: who is to blame for an end, restarts, and how it is closed."""
 
 import asyncio
 import json
@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from daemon.config_steps import WorkerStep
-from daemon.core.model import Fingerprint, Key
+from daemon.core.model import Key
 from daemon.handlers import Job, Outcome
 from daemon.handlers.worker import WorkerHandler
-from daemon.handlers.worker_protocol import lines_of, request
 
 # What each of these programs does with a request `r`; pings are answered.
 PROGRAM = r"""
@@ -73,36 +72,6 @@ async def workers(
 async def answers(body: str, *jobs: Job, **options: Any) -> list[Outcome]:
     async with workers(body, **options) as handler:
         return await asyncio.gather(*map(handler.run, jobs or (job(),)))
-
-
-def test_request() -> None:
-    """A request holds what a command finds in its environment, in one line, in a fixed order."""
-    seen = Fingerprint(12, 0, 0, 7, 1)
-    told = job("in/a b", 3, version=5, seen=seen, previous_json='{"rows":\n 12}')
-    assert lines_of([request(9, told)]).count(b"\n") == 2
-    assert list(json.loads(lines_of([request(9, told)])).items()) == [
-        ("id", 9),
-        ("path", "/srv/in/a b"),
-        ("relpath", "in/a b"),
-        ("watch", "w"),
-        ("step", "s"),
-        ("attempt", 1),
-        ("key", "k"),
-        ("version", 5),
-        ("file_id", 3),
-        ("plan", "process"),
-        ("size", 12),
-        ("previous", {"rows": 12}),
-    ]
-
-
-def test_request_with_a_name_that_is_no_text() -> None:
-    """A path that is not UTF-8 is readable, and exact beside it."""
-    told = Job(1, Key("w", b"\xff"), b"/srv/\xff", "s", 1, "k", plan="remove")
-    sent = json.loads(lines_of([request(1, told)]))
-    assert (sent["path"], sent["path_b64"]) == ("/srv/\\xff", "L3Nydi//")
-    assert (sent["relpath"], sent["relpath_b64"]) == ("\\xff", "/w==")
-    assert (sent["plan"], sent["size"], sent["previous"]) == ("remove", None, None)
 
 
 @pytest.mark.parametrize(
@@ -306,13 +275,13 @@ async def test_closed_before_it_starts() -> None:
     """A worker that is about to be started when the handler is closed never is."""
     async with workers("", ping=30) as handler:
         run = asyncio.create_task(handler.run(job()))
-        while not handler._workers:  # noqa: ASYNC110 - no event for it
-            await asyncio.sleep(0)
-        (life,) = handler._workers.values()
+        await asyncio.sleep(0)
+        handler._hand_out()
+        (worker,) = handler._workers
+        await handler.close()
         run.cancel()
-        closing = asyncio.create_task(handler.close())
-        await asyncio.wait([run, closing])
-        assert life.done()
+        await asyncio.wait([run])
+        assert worker._pipes is None
 
 
 async def test_input_ends(tmp_path: Path) -> None:
