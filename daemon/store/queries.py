@@ -17,6 +17,11 @@ FILE_COLUMNS = (
     "size, mtime_ns, ctime_ns, ino, dev, done, at, due_at, error, digest, result, rank"
 )
 
+RECORD_COLUMNS = (
+    "seq, file_id, trigger, from_state, to_state, version, attempt_id, node, at, "
+    "guard, cause, evidence, step, attempt, duration_ms, size, due_at, old_path, error, target"
+)
+
 _KEYS = {"arrival": "at", "name": "directory, name", "mtime": "mtime_ns", "size": "size"}
 
 # A file that moved later had another path when this happened: the next move knows it.
@@ -35,7 +40,8 @@ def load_queries(resource: str) -> dict[str, str]:
     `{values}` in one stands for as many rows of parameters as it is run with: see `for_rows`.
     """
     text = (_SQL / resource).read_text(encoding="utf-8")
-    text = text.replace("{columns}", FILE_COLUMNS).replace("{record}", _RECORD)
+    text = text.replace("{columns}", FILE_COLUMNS).replace("{record_columns}", RECORD_COLUMNS)
+    text = text.replace("{record}", _RECORD)
     return {name: sql.strip() for name, sql in _NAMED.findall(text)}
 
 
@@ -43,6 +49,18 @@ def load_queries(resource: str) -> dict[str, str]:
 def for_rows(sql: str, rows: int, columns: int) -> str:
     """The statement with its `{values}` written out: (?, ?), (?, ?), ..."""
     return sql.replace("{values}", ", ".join([f"({', '.join('?' * columns)})"] * rows))
+
+
+@cache
+def for_rows_alike(sql: str, rows: int, columns: int, own: tuple[int, ...]) -> str:
+    """The same for an insert of rows that differ in their `own` columns only, given by number.
+
+    The values of the other columns come first, once, and then the own ones of each row.
+    """
+    of_row = {column: f"new.column{number}" for number, column in enumerate(own, 1)}
+    chosen = ", ".join(of_row.get(column, "?") for column in range(columns))
+    picked = f"SELECT {chosen} FROM (VALUES {{values}}) AS new"  # noqa: S608 - our own columns
+    return for_rows(sql.replace("VALUES {values}", picked), rows, len(own))
 
 
 def in_order(sql: str, queue: Queue) -> str:

@@ -226,9 +226,13 @@ class SqliteStore:
 
     async def ping(self) -> None:
         """See `Store`."""
-        await self._ask(self._see)
+        await self._ask(self._answer)
 
-    def _see(self, db: sqlite3.Connection) -> None:
+    def _answer(self, db: sqlite3.Connection) -> None:
+        self._see()
+        db.execute("SELECT 1").close()
+
+    def _see(self) -> None:
         """SQLite goes on writing into an unlinked file as if nothing had happened."""
         try:
             inode = self._path.stat().st_ino
@@ -236,12 +240,11 @@ class SqliteStore:
             inode = 0
         if inode != self._inode:
             raise StoreLost(f"{self._path}: the database was removed or replaced while it was open")
-        db.execute("SELECT 1").close()
 
     def _apply(
         self, batch: Sequence[tuple[Transition, Record]], journaled: int, db: sqlite3.Connection
     ) -> list[bool]:
-        self._see(db)
+        self._see()
         return apply(db, batch, journaled)
 
     async def _write(self, name: str, *values: object) -> None:

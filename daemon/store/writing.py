@@ -4,16 +4,53 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
+from operator import itemgetter
+from typing import Any, TypeAlias
 
 from daemon.core.model import Record, Row, Transition
-from daemon.store.queries import for_rows, load_queries
+from daemon.store.queries import (
+    FILE_COLUMNS,
+    RECORD_COLUMNS,
+    for_rows,
+    for_rows_alike,
+    load_queries,
+)
 from daemon.store.rows import Values, record_values, row_values
 
 SQL = load_queries("queries.sql")
 _SMALL = 32
+# A watch, a state and a step.
+Place: TypeAlias = tuple[str, str, str | None]
 # States in which a file waits for a step, or is in it.
 _AT_A_STEP = frozenset({"ready", "processing"})
-_SIZES = (512, 256, 128, 64, _SMALL)
+_SIZES = (1024, 512, 256, 128, 64, _SMALL)
+
+
+class Alike:
+    """Which columns of an insert differ from row to row, and which are mostly the same in all.
+
+    The first scan of a tree says the same of every file but for these. To bind a value costs
+    0.15 us, in Python, and a new file has 43.
+    """
+
+    def __init__(self, columns: str, own: str) -> None:
+        names, differing = columns.split(", "), own.split(", ")
+        self.columns = len(names)
+        self.own = tuple(names.index(name) for name in differing)
+        self.own_of = itemgetter(*self.own)
+        self.shared_of = itemgetter(*(n for n in range(len(names)) if n not in self.own))
+
+
+_ALIKE = {
+    "insert_files_if_new": Alike(
+        FILE_COLUMNS,
+        "id, directory, name, size, mtime_ns, ctime_ns, ino, done, at, due_at, digest",
+    ),
+    "insert_transitions": Alike(
+        RECORD_COLUMNS, "seq, file_id, version, attempt_id, at, duration_ms, size, due_at"
+    ),
+}
 
 
 def apply(
@@ -33,7 +70,7 @@ def apply(
             won = [t for (t, _), ok in zip(batch, written, strict=True) if ok]
             _rename(db, [t for t in won if t.before.key != t.after.key])
         _count(db, [pair[0] for pair, ok in zip(batch, written, strict=True) if ok])
-        db.execute(SQL["advance_journal"], (journaled, journaled))
+        db.executemany(SQL["advance_journal"], [(journaled, journaled)])
         return [ok or _is_there(db, t) for (t, _), ok in zip(batch, written, strict=True)]
 
 
@@ -110,18 +147,23 @@ def _count(db: sqlite3.Connection, written: Sequence[Transition]) -> None:
     """Keep the counts by state, and by step, in step with what was just written."""
     moves: Counter[tuple[str, str]] = Counter()
     steps: Counter[tuple[str, str | None, str]] = Counter()
-    for transition in written:
-        after, before = transition.after, transition.before
-        moves[after.key.watch, after.state] += 1
-        if after.state in _AT_A_STEP:
-            steps[after.key.watch, after.step, after.state] += 1
-        if before.version:
-            moves[before.key.watch, before.state] -= 1
-        if before.state in _AT_A_STEP:
-            steps[before.key.watch, before.step, before.state] -= 1
+    for (before, after), files in Counter(map(_places, written)).items():
+        for where, by in ((before, -files), (after, files)):
+            if where is not None:
+                watch, state, step = where
+                moves[watch, state] += by
+                if state in _AT_A_STEP:
+                    steps[watch, step, state] += by
     db.executemany(SQL["add_to_count"], [(*where, by) for where, by in moves.items() if by])
     changed = [(*where, by) for where, by in steps.items() if by and where[1] is not None]
     db.executemany(SQL["add_to_step_count"], changed)
+
+
+def _places(transition: Transition) -> tuple[Place | None, Place]:
+    """Where a file was counted, None for a new one, and where it is now."""
+    before, after = transition.before, transition.after
+    was = (before.key.watch, before.state, before.step) if before.version else None
+    return was, (after.key.watch, after.state, after.step)
 
 
 def update_values(transition: Transition) -> Values:
@@ -158,17 +200,28 @@ def _path_values(row: Row) -> Values:
 def _changed(db: sqlite3.Connection, name: str, values: Sequence[Values]) -> int:
     """Run one statement for many rows; the number of rows changed in all.
 
-    Not `executemany`: that gives the interpreter lock away at every row, and waits up to the switch
-    interval to get it back from a busy loop. Measured beside one: 484 us a row, and 23 us so.
+    All rows are one set of parameters. Were each a set of its own, the interpreter lock would be
+    given away at every row, and it takes up to the switch interval to get it back from a busy
+    loop: 484 us a row, and 23 us so. `execute` gives it away once more, to ask for a row's id.
     """
     changed = at = 0
     while at < len(values):
         size = _size(len(values) - at)
-        rows = values[at : at + size]
-        sql = for_rows(SQL[name], size, len(rows[0]))
-        changed += db.execute(sql, [value for row in rows for value in row]).rowcount
+        sql, bound = _statement(name, values[at : at + size])
+        changed += db.executemany(sql, (bound,)).rowcount
         at += size
     return changed
+
+
+def _statement(name: str, rows: Sequence[Values]) -> tuple[str, list[Any]]:
+    """The statement for some rows, and what to bind to it."""
+    size, alike = len(rows), _ALIKE.get(name)
+    if alike is not None and size > _SMALL:
+        shared = alike.shared_of(rows[0])
+        if all(each == shared for each in map(alike.shared_of, rows)):
+            sql = for_rows_alike(SQL[name], size, alike.columns, alike.own)
+            return sql, [*shared, *chain.from_iterable(map(alike.own_of, rows))]
+    return for_rows(SQL[name], size, len(rows[0])), list(chain.from_iterable(rows))
 
 
 def _size(rows: int) -> int:

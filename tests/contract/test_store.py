@@ -19,7 +19,7 @@ import pytest
 from msgspec import structs
 from msgspec.structs import replace
 
-from daemon.core.model import Fingerprint, Key, Record, Row, Transition
+from daemon.core.model import Fingerprint, Key, Record, Row, State, Transition
 from daemon.errors import StoreLost, StoreTooNew, StoreUnavailable
 from daemon.store import Known, LastIds, Queue, StateCount, Store, WatchMark
 from daemon.store.connection import BUSY_MS, MIGRATIONS
@@ -122,6 +122,23 @@ async def test_every_field_survives(store: Store) -> None:
     ((_, record),) = writer.batch
     assert None not in structs.astuple(record)
     assert await store.owed(0, 9) == [record]
+
+
+@pytest.mark.parametrize("odd", [None, 0, 70, 149])
+async def test_many_new_files(store: Store, odd: int | None) -> None:
+    """Rows and records come back as they went in, whether they are alike or one is not."""
+    seen = Fingerprint(1, 2, 3, 4, 5)
+    found = [
+        born(f"d{n % 7}/{n}", n + 1, seen=seen._replace(ino=n), at=n, digest=f"sha256:{n}")
+        for n in range(150)
+    ]
+    if odd is not None:
+        after = replace(found[odd].after, rank=1, seen=None, state="done", due_at=None)
+        found[odd] = replace(found[odd], after=after, guard="adopted", error="odd")
+    writer = Writer(store)
+    assert await writer.apply(*found) == [True] * len(found)
+    assert await store.rows([each.after.key for each in found]) == [each.after for each in found]
+    assert await store.owed(0, 200) == [record for _, record in writer.batch]
 
 
 async def test_loser_leaves_nothing(store: Store) -> None:
@@ -617,6 +634,20 @@ async def test_detection_is_shown_to_onlookers(tmp_path: Path) -> None:
         await store.keep_detection("incoming", "second")
         with inspect(tmp_path / "treewarden.db") as inspection:
             assert inspection.detections() == {"incoming": "second"}
+
+
+async def test_states_are_shown_to_onlookers(tmp_path: Path) -> None:
+    """By state, in the order of paths, whether `done` is among them or not."""
+    states: list[State] = ["done", "settling", "quarantined", "done", "settling"]
+    rows = [Row(n, key(str(n))) for n in range(1, 6)]
+    found = [step_on(row, "discover", to) for row, to in zip(rows, states, strict=True)]
+    async with SqliteStore.open(tmp_path / "treewarden.db") as store:
+        await Writer(store).apply(*reversed(found))
+        with inspect(tmp_path / "treewarden.db") as inspection:
+            for chosen in (["settling"], ["settling", "quarantined"], ["settling", "done"]):
+                wanted = [n for n, state in enumerate(states, 1) if state in chosen]
+                assert [row.id for row in inspection.files(states=chosen)] == wanted
+                assert list(inspection.files(["other"], chosen)) == []
 
 
 async def test_newer_schema_is_refused(tmp_path: Path) -> None:

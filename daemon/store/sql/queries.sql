@@ -1,9 +1,6 @@
 -- name: insert_files_if_new
 -- Files are seen for the first time; nothing happens where a path already has a row.
-INSERT OR IGNORE INTO files (
-    id, watch, directory, name, state, version, step, plan, attempt, failures, interruptions,
-    size, mtime_ns, ctime_ns, ino, dev, done, at, due_at, error, digest, result, rank
-) VALUES {values};
+INSERT OR IGNORE INTO files ({columns}) VALUES {values};
 
 -- name: update_files_if_version
 -- Files move on by one version, if they still have the version that the decision was made on.
@@ -43,10 +40,7 @@ FROM (VALUES {values}) AS new WHERE files.id = new.column1 AND files.version = n
 
 -- name: insert_transitions
 -- Transitions are on record.
-INSERT INTO transitions (
-    seq, file_id, trigger, from_state, to_state, version, attempt_id, node, at,
-    guard, cause, evidence, step, attempt, duration_ms, size, due_at, old_path, error, target
-) VALUES {values};
+INSERT INTO transitions ({record_columns}) VALUES {values};
 
 -- name: add_to_count
 -- So many files more (or fewer) of a watch are in a state.
