@@ -176,7 +176,7 @@ class Store(Protocol):
         ...
 
     async def in_state(self, state: str, watch: str, after_id: int, limit: int) -> list[Row]:
-        """Rows of one watch in one state, by id, after `after_id`."""
+        """Rows of one watch in one state other than `done`, by id, after `after_id`."""
         ...
 
     async def stranded(self, watch: str, plan: str, steps: Sequence[str]) -> list[Row]:

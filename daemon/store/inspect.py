@@ -88,8 +88,8 @@ class Inspection:
         """Rows one by one, in the order of paths; without a choice, all of them."""
         chosen = _list(watches)
         if states:
-            found = self._ask("select_files_in_states", chosen, chosen, _list(states))
-            return map(row_of, found)
+            query = "select_files_in_states" + ("_or_done" if "done" in states else "")
+            return map(row_of, self._ask(query, chosen, chosen, _list(states)))
         return map(row_of, self._ask("select_files", chosen, chosen))
 
     def find(self, key: Key) -> Row | None:

@@ -14,8 +14,12 @@ from daemon.store.reading import prepare
 
 QUERIES = load_queries("queries.sql")
 ALL = QUERIES | {f"inspect.{name}": sql for name, sql in load_queries("inspect.sql").items()}
-# It is to read every row; the other begins at the end, and stops at the first that is old.
-WHOLE = {"inspect.select_files": "SCAN files", "select_starts": "SCAN transitions"}
+# They are to read every row; the last begins at the end, and stops at the first that is old.
+WHOLE = {
+    "inspect.select_files": "SCAN files",
+    "inspect.select_files_in_states_or_done": "SCAN files",
+    "select_starts": "SCAN transitions",
+}
 # Each of these has an index of its own.
 QUEUES = [
     Queue("w", "s", order, ranked=True, in_folders=in_folders)

@@ -5,12 +5,14 @@ PRAGMA user_version;
 -- name: select_counts
 -- How many files of each watch are in each state, and since when the first of those that are ready.
 SELECT watch, state, files, CASE state WHEN 'ready' THEN (
-    SELECT min(at) FROM files WHERE files.state = 'ready' AND files.watch = counts.watch
+    SELECT min(at) FROM files
+    WHERE files.state = 'ready' AND files.state <> 'done' AND files.watch = counts.watch
 ) END FROM counts WHERE files > 0;
 
 -- name: select_next_retries
 -- When does each watch try a failed file again?
-SELECT watch, min(due_at) FROM files WHERE state = 'failed' AND due_at IS NOT NULL GROUP BY watch;
+SELECT watch, min(due_at) FROM files
+WHERE state = 'failed' AND state <> 'done' AND due_at IS NOT NULL GROUP BY watch;
 
 -- name: count_owed
 -- How many transitions have no line in the log yet?
@@ -40,7 +42,14 @@ WHERE ? IS NULL OR watch IN (SELECT value FROM json_each(?))
 ORDER BY watch, directory, name;
 
 -- name: select_files_in_states
--- The files in some states, in the order of paths: found by state, and then sorted.
+-- The files in some states, none of them `done`, in the order of paths: found by state, and sorted.
+SELECT {columns} FROM files
+WHERE (? IS NULL OR watch IN (SELECT value FROM json_each(?)))
+    AND state IN (SELECT value FROM json_each(?)) AND state <> 'done'
+ORDER BY watch, directory, name;
+
+-- name: select_files_in_states_or_done
+-- The same with those that are: most files, so that all are read, in the order of paths.
 SELECT {columns} FROM files
 WHERE (? IS NULL OR watch IN (SELECT value FROM json_each(?)))
     AND state IN (SELECT value FROM json_each(?))

@@ -115,8 +115,10 @@ SELECT EXISTS (SELECT 1 FROM files WHERE watch = ? AND directory = ?)
     OR EXISTS (SELECT 1 FROM files WHERE watch = ? AND directory > ? AND directory < ?);
 
 -- name: select_ready
--- What waits for a step, in order of arrival.
-SELECT {columns} FROM files WHERE state = 'ready' AND watch = ? AND step = ? ORDER BY at LIMIT ?;
+-- What waits for a step, in order of arrival. Here and below: unless it is said that none is done,
+-- SQLite does not see that the index by state has them all.
+SELECT {columns} FROM files
+WHERE state = 'ready' AND state <> 'done' AND watch = ? AND step = ? ORDER BY at LIMIT ?;
 
 -- name: create_ready_index
 -- Finds the next of what is ready in an order of its own; a transition that neither comes from
@@ -160,7 +162,7 @@ SELECT ranked_by FROM watches WHERE name = ?;
 -- name: rank_ready_files
 -- What is ready gets the rank that the patterns of today give it; `rank_of` is a function of ours.
 UPDATE files SET rank = rank_of(directory, name)
-WHERE state = 'ready' AND watch = ? AND rank <> rank_of(directory, name);
+WHERE state = 'ready' AND state <> 'done' AND watch = ? AND rank <> rank_of(directory, name);
 
 -- name: set_ranked_by
 -- From now on the ranks of a watch are given by these patterns.
@@ -192,12 +194,14 @@ SELECT steps FROM watches WHERE name = ?;
 UPDATE watches SET steps = ? WHERE name = ?;
 
 -- name: select_in_state
--- Every row of a watch in one state, after the given id.
-SELECT {columns} FROM files WHERE state = ? AND watch = ? AND id > ? ORDER BY id LIMIT ?;
+-- Every row of a watch in one state, which is not `done`, after the given id.
+SELECT {columns} FROM files
+WHERE state = ? AND state <> 'done' AND watch = ? AND id > ? ORDER BY id LIMIT ?;
 
 -- name: select_stranded
 -- What waits for a step that its watch no longer has; the steps come as a JSON array.
-SELECT {columns} FROM files WHERE state IN ('ready', 'failed') AND watch = ? AND plan = ?
+SELECT {columns} FROM files
+WHERE state IN ('ready', 'failed') AND state <> 'done' AND watch = ? AND plan = ?
     AND (step IS NULL OR step NOT IN (SELECT value FROM json_each(?)));
 
 -- name: select_counts
