@@ -67,7 +67,12 @@ class Evidence:
         )
 
     async def _look(self, turns: Sequence[Turn]) -> None:
-        ask = [turn for turn in turns if not turn.needs_no_look]
+        ask = []
+        for turn in turns:
+            if turn.needs_no_look:
+                turn.look = Look("file", turn.trigger.found)
+            else:
+                ask.append(turn)
         looks = await self._looks.ask([turn.question() for turn in ask]) if ask else ()
         for turn, look in zip(ask, looks, strict=True):
             turn.look = look
@@ -76,8 +81,6 @@ class Evidence:
                 turn.look = Look("file", turn.row.seen)
         await self.loops.examine(ask)
         for turn in turns:
-            if turn.needs_no_look:
-                turn.look = Look("file", turn.trigger.found)
             if turn.tree.by_content and turn.look.seen is not None:
                 turn.digest = self._contents.known(turn.key, turn.look.seen)
             if turn.look.kind != "error":
@@ -85,7 +88,7 @@ class Evidence:
 
     async def _find_origins(self, turns: Sequence[Turn]) -> None:
         strangers = [stranger for turn in turns if (stranger := turn.stranger())]
-        origins = await self._renames.origins(strangers)
+        origins = await self._renames.origins(strangers) if strangers else {}
         for turn in turns:
             origin = origins.get(turn.key)
             turn.origin = origin if origin is None or origin.sure else self._proven(turn, origin)

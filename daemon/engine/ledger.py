@@ -15,6 +15,9 @@ from daemon.store import LastIds, Store
 from daemon.store.rows import record_of_transition
 
 RETRY_SECONDS = 0.5
+# Transitions in one commit: half of what the pipeline has in flight, so that the other half is
+# being decided meanwhile. A first start takes 4 % longer with 1,024.
+TOGETHER = 2_048
 # Rows in memory, about 1 KB each.
 RECENT = 2_048
 # Nothing more is expected of a file in these for a while.
@@ -41,7 +44,7 @@ class Ledger:
         self._status = status
         self._file_id, self._seq = last
         self._journal = journal
-        self._commits: Batcher[Transition, Row | None] = Batcher(self._commit)
+        self._commits: Batcher[Transition, Transition | None] = Batcher(self._commit, TOGETHER)
         self._reads: Batcher[Key, Row | None] = Batcher(self._read)
         self._notes: Batcher[Row, None] = Batcher(self._note)
         self._recent: OrderedDict[Key, Row] = OrderedDict()
@@ -54,8 +57,12 @@ class Ledger:
         self.available = asyncio.Event()
         self.available.set()
 
-    def commit(self, transitions: Sequence[Transition]) -> asyncio.Future[Sequence[Row | None]]:
-        """Resolves after COMMIT: to each row as it is now, or None if another had moved it on.
+    def commit(
+        self, transitions: Sequence[Transition]
+    ) -> asyncio.Future[Sequence[Transition | None]]:
+        """Resolves after COMMIT: to each as it is on record, or None if another had moved its row.
+
+        A new file has got its number by then.
 
         All of them are in one transaction. Any exception but a database that is away reaches
         everybody in the batch.
@@ -152,7 +159,7 @@ class Ledger:
         await self.insist("write", lambda: self.store.note_ctimes(rows))
         return [None] * len(rows)
 
-    async def _commit(self, transitions: Sequence[Transition]) -> list[Row | None]:
+    async def _commit(self, transitions: Sequence[Transition]) -> list[Transition | None]:
         batch = [self._number(transition) for transition in transitions]
         records = [record for _, record in batch]
         # While the database's thread waits for the disk this one would have nothing to do.
@@ -176,14 +183,14 @@ class Ledger:
         self.committed += sum(won)
         return [self._outcome(pair[0], ok) for pair, ok in zip(batch, won, strict=True)]
 
-    def _outcome(self, transition: Transition, won: bool) -> Row | None:  # noqa: FBT001 - a fact
+    def _outcome(self, transition: Transition, won: bool) -> Transition | None:  # noqa: FBT001 - a fact
         before, after = transition.before, transition.after
         self._recent.pop(before.key, None)
         if not won:
             return None
         if after.state not in _AT_REST:
             self._keep(after)
-        return after
+        return transition
 
     def _keep(self, row: Row) -> None:
         self._recent[row.key] = row

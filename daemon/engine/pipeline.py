@@ -11,7 +11,7 @@ from itertools import count
 from msgspec.structs import replace
 
 from daemon.core.decide import OUTCOMES, decide
-from daemon.core.model import Event, Key, Refused, Row, Transition, Trigger
+from daemon.core.model import Event, Key, Refused, Transition, Trigger
 from daemon.engine.batching import Batcher
 from daemon.engine.clock import AlarmClock
 from daemon.engine.conditions import Conditions
@@ -243,29 +243,28 @@ class Pipeline:
                 turn.over = True
         if not decided:
             return ()
-        transitions = [each for turn in decided for each in turn.transitions]
-        rows = iter(await self._ledger.commit(transitions))
+        told = [turn.transitions for turn in decided]
+        results = iter(await self._ledger.commit([each for some in told for each in some]))
         lost = []
-        for number, turn in enumerate(decided, 1):
-            after = [next(rows) for _ in turn.transitions]
-            turn.slot.row = own = after[0]
+        for number, (turn, some) in enumerate(zip(decided, told, strict=True), 1):
+            committed = [next(results) for _ in some]
+            turn.result = own = committed[0]
             if own is None:
-                turn.result, turn.lost = None, True
+                turn.slot.row, turn.lost = None, True
                 lost.append(turn)
             else:
-                turn.over = True
-                self._follow(turn, after)
-                turn.result = _committed(turn.transitions[0], own)
+                turn.slot.row, turn.over = own.after, True
+                self._follow(turn, committed)
             if number % SLICE == 0:
                 await asyncio.sleep(0)
         return lost
 
-    def _follow(self, turn: Turn, after: Sequence[Row | None]) -> None:
+    def _follow(self, turn: Turn, committed: Sequence[Transition | None]) -> None:
         """Whatever comes of it for one file, the others of its group have theirs to follow."""
         try:
-            for transition, row in zip(turn.transitions, after, strict=True):
-                if row is not None:
-                    self._sequels.follow(turn, _committed(transition, row))
+            for transition in committed:
+                if transition is not None:
+                    self._sequels.follow(turn, transition)
         except Exception as error:  # noqa: BLE001 - it is committed, and must not be done again
             self._sequels.failed(turn, error)
 
@@ -281,11 +280,6 @@ class Pipeline:
 
     def _attempt_id(self) -> str:
         return f"{self._session}-{next(self._attempts):x}"
-
-
-def _committed(transition: Transition, after: Row) -> Transition:
-    """The same, but that a new file has got its number now."""
-    return transition if after is transition.after else replace(transition, after=after)
 
 
 def _needs_look(turn: Turn) -> bool:

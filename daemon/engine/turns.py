@@ -96,7 +96,7 @@ class Turn:
     @property
     def is_stale(self) -> bool:
         """The row was claimed at a version that it does not have any more."""
-        return self.trigger.version not in {None, self.row.version}
+        return self.trigger.version is not None and self.trigger.version != self.row.version
 
     def refusal(self) -> Refused:
         """A handler's result came when its row had moved on: nothing follows from it."""

@@ -49,7 +49,13 @@ def born(name: str | bytes, file_id: int = 0, **changes: Any) -> Transition:
 
 def commit(ledger: Ledger, transition: Transition) -> asyncio.Future[Row | None]:
     """Hand one transition over, at once; resolves to its row."""
-    return only(ledger.commit([transition]))
+
+    async def row() -> Row | None:
+        (committed,) = await committing
+        return committed.after if committed else None
+
+    committing = ledger.commit([transition])
+    return asyncio.ensure_future(row())
 
 
 async def row_of(ledger: Ledger, path: Key) -> Row | None:

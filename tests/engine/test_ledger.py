@@ -316,5 +316,5 @@ async def test_what_is_committed_is_counted(ledger: Ledger) -> None:
     row = await row_of(ledger, key("a"))
     assert row is not None
     won, lost = step_on(row, "settle", "ready"), step_on(row, "vanish", "gone", "a-2")
-    assert await ledger.commit([won, lost]) == [won.after, None]
+    assert await ledger.commit([won, lost]) == [won, None]
     assert ledger.committed == 4
