@@ -1,7 +1,7 @@
 """Starts programs the way that a step asks for: where, as whom, within which limits.
 
 No shell and no function between fork and exec: limits, which `Popen` cannot set, are put on by
-prlimit(1), which then becomes the program. That costs 0.7 ms, and only who asks for limits pays.
+prlimit(1), which then becomes the program: one exec more, for who asks for limits.
 """
 
 import errno
@@ -57,7 +57,7 @@ class Launcher:
         self._inherited |= {os.fsencode(k): os.fsencode(v) for k, v in step.env.items()}
         self._prefix = _limiting(step.limits)
         self._nice = step.nice
-        # What `posix_spawn` cannot do is done by `Popen`: 60 us a start more. It searches our PATH.
+        # What `posix_spawn` cannot do is done by `Popen`. It searches our PATH.
         self._plain = self._options == {"cwd": None} and "PATH" not in step.env
         _seal()
         self._program_varies = program_varies

@@ -3,7 +3,7 @@
 A plain file of lines of one length, a slot for each run: what it is for, and its process. It is
 written without fsync, for the page cache survives a killed daemon; a program survives no power cut.
 A run is on record before its process is (which is 0 until then), and its name is in the process's
-environment: whichever moment the daemon is killed at, one of the two tells. 5 us a run.
+environment: whichever moment the daemon is killed at, one of the two tells.
 """
 
 import os
