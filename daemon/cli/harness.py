@@ -83,6 +83,10 @@ class Rig:
     async def lines(self) -> list[dict[str, Any]]:
         """Every line written so far, once all that is owed is written."""
         async with asyncio.timeout(DEADLINE_SECONDS):
+            # The database shows a transition a moment before the journal is told of it.
+            last = (await self.store.last_ids()).seq
+            while self.journal.position < last:  # noqa: ASYNC110 - no event tells of that
+                await asyncio.sleep(0)
             await self.journal.caught_up.wait()
         return [msgspec.json.decode(line) for line in self.log.read_bytes().splitlines()]
 

@@ -365,6 +365,7 @@ def _as_nobody(arguments: list[str]) -> subprocess.CompletedProcess[str]:
         f"import os, sys; sys.argv[1:] = {arguments!r}\n"
         "from daemon.cli import main, query\n"
         "import daemon.config, daemon.cli.check, daemon.cli.checks.environment\n"
+        "import daemon.cli.loading\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "main()"
     )
