@@ -165,15 +165,19 @@ class Authority:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.ca = folder / "ca.pem"
+        # Python from 3.13 on wants of an authority that it says what its key is for.
         subject = ["-subj", "/CN=test authority", "-addext", "basicConstraints=critical,CA:TRUE"]
-        self._openssl("req", "-x509", *subject, "-keyout", "ca.key", "-out", "ca.pem")
+        use = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+        self._openssl("req", "-x509", *subject, *use, "-keyout", "ca.key", "-out", "ca.pem")
 
     def certify(self, name: str, host: str = "IP:127.0.0.1") -> tuple[Path, Path]:
         """A certificate and its key, which is 0600 as OpenSSL makes it."""
         made = [f"{name}.key", f"{name}.pem"]
+        use = ["-addext", "basicConstraints=critical,CA:FALSE"]
+        use += ["-addext", "keyUsage=critical,digitalSignature"]
         self._openssl(
             *("req", "-x509", "-CA", "ca.pem", "-CAkey", "ca.key", "-subj", f"/CN={name}"),
-            *("-addext", f"subjectAltName={host}", "-keyout", made[0], "-out", made[1]),
+            *("-addext", f"subjectAltName={host}", *use, "-keyout", made[0], "-out", made[1]),
         )
         return self.folder / made[1], self.folder / made[0]
 
