@@ -3,8 +3,9 @@
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from hashlib import blake2b
 
 from daemon.core.targets import numbered
 from daemon.handlers.renaming import rename_new
@@ -16,6 +17,16 @@ READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 class Stopped(Exception):  # noqa: N818 - what happened, and read as that
     """The daemon stops."""
+
+
+def part_in(folder: bytes, *what: bytes) -> bytes:
+    """Where something is written that gets its name when it is complete.
+
+    `what` it is and nothing else: so the next try takes the same, and leaves nothing of the last.
+    """
+    host = os.fsencode(os.uname().nodename)  # others may write to the folder as well
+    digest = blake2b(b"\0".join((host, *what)), digest_size=16).hexdigest()
+    return b"%b/.treewarden-%b.part" % (folder, digest.encode())
 
 
 def write_copy(fd: int, part: bytes, is_stopped: Callable[[], bool]) -> None:
@@ -43,18 +54,35 @@ def write_copy(fd: int, part: bytes, is_stopped: Callable[[], bool]) -> None:
         os.close(copy)
 
 
-def write_beside(path: bytes, text: bytes) -> None:
-    """Write a file as a whole and for good, under a numbered name where there is one already."""
-    part = path.rpartition(b"/")[0] + b"/.treewarden-%d.part" % os.getpid()
-    with open(part, "wb") as file:  # noqa: PTH123 - a path of bytes
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    for candidate in numbered(path):
+def name(part: bytes, candidates: Iterable[bytes]) -> bytes:
+    """Give what is complete the first of some names that is free.
+
+    Raises:
+        FileExistsError: none is.
+    """
+    candidate = part
+    for candidate in candidates:
         with suppress(FileExistsError):
             rename_new(part, candidate)
-            break
-    sync_folder(path.rpartition(b"/")[0])
+            return candidate
+    raise FileExistsError(errno.EEXIST, "every numbered name is taken", candidate)
+
+
+def write_beside(path: bytes, text: bytes) -> None:
+    """Write a file as a whole and for good, under a numbered name where there is one already."""
+    folder = path.rpartition(b"/")[0]
+    part = part_in(folder, path)
+    try:
+        with open(part, "wb") as file:  # noqa: PTH123 - a path of bytes
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        name(part, numbered(path))
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(part)  # noqa: PTH108 - a path of bytes
+        raise
+    sync_folder(folder)
 
 
 def same_bytes(fd: int, path: bytes) -> bool:

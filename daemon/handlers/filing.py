@@ -110,7 +110,7 @@ class FilingHandler:
 def file_of(job: Job, seen: Fingerprint) -> File:
     """The file of a job, below the root of its watch."""
     root = job.path[: -len(job.file.path) - 1] or b"/"
-    return File(root, job.file.path, seen, job.idempotency_key)
+    return File(root, job.file.path, seen)
 
 
 async def _outlast(work: asyncio.Future[Outcome], stopped: threading.Event) -> None:

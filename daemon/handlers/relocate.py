@@ -14,7 +14,15 @@ from typing import Literal, NamedTuple
 
 from daemon.core.model import Fingerprint
 from daemon.core.targets import numbered
-from daemon.handlers.copying import READ, make_folders, same_bytes, sync_folder, write_copy
+from daemon.handlers.copying import (
+    READ,
+    make_folders,
+    name,
+    part_in,
+    same_bytes,
+    sync_folder,
+    write_copy,
+)
 from daemon.handlers.renaming import rename_new
 
 _KNOWN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -31,12 +39,11 @@ class Absent(Exception):  # noqa: N818 - the same
 
 
 class File(NamedTuple):
-    """A file below a root, as it was when it was handled. `key` names what is done with it."""
+    """A file below a root, as it was when it was handled."""
 
     root: bytes
     path: bytes
     seen: Fingerprint
-    key: str
 
 
 class Place(NamedTuple):
@@ -124,7 +131,7 @@ def find(file: File, place: Place) -> bytes | None:
 @contextmanager
 def _opened(file: File, flags: int) -> Iterator[_Opened]:
     """The file as it was handled: regular, and reached through no symbolic link below its root."""
-    *folders, name = file.path.split(b"/")
+    *folders, last = file.path.split(b"/")
     folder = os.open(file.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     fd = -1
     try:
@@ -132,9 +139,9 @@ def _opened(file: File, flags: int) -> Iterator[_Opened]:
             inner = os.open(part, _FOLDER, dir_fd=folder)
             os.close(folder)
             folder = inner
-        fd = os.open(name, flags, dir_fd=folder)
+        fd = os.open(last, flags, dir_fd=folder)
         _expect(os.fstat(fd), file.seen)
-        yield _Opened(folder, name, fd)
+        yield _Opened(folder, last, fd)
     except OSError as error:
         if fd < 0 and error.errno in _ABSENT:
             raise Absent("nothing is there any more") from error
@@ -184,7 +191,7 @@ def _carry(source: _Opened, file: File, place: Place, is_stopped: Callable[[], b
     """Across file systems: copy, fsync, rename, fsync of the folder, and only then unlink."""
     placed = _copied(source, file, place)
     if placed is None:
-        part = place.folder + b"/.treewarden-" + file.key.encode() + b".part"
+        part = part_in(place.folder, file.root, file.path)
         try:
             write_copy(source.fd, part, is_stopped)
             _expect(os.fstat(source.fd), file.seen)
@@ -213,11 +220,7 @@ def _publish(part: bytes, place: Place) -> bytes:
     if place.overwrite:
         os.replace(part, place.path)  # noqa: PTH105 - paths of bytes
         return place.path
-    for candidate in place.candidates:
-        with suppress(FileExistsError):
-            rename_new(part, candidate)
-            return candidate
-    raise _full(place)
+    return name(part, place.candidates)
 
 
 def _remove(source: _Opened, seen: Fingerprint) -> None:

@@ -68,7 +68,7 @@ def main(tree: Path, archive: Path, way: str) -> None:
         (tree / "d/a.csv").write_text(text)
         seen = seen_at(bytes(tree / "d/a.csv"))
         assert seen is not None
-        file = File(bytes(tree), KEY.path, seen, "key")
+        file = File(bytes(tree), KEY.path, seen)
         was_killed = killed(filing, file, line)
         # The daemon after the crash: either it finds the file taken, or it takes it once more.
         outcome = filing.taken(KEY, file) or take(filing, file)
