@@ -24,11 +24,11 @@ _SECONDS = re.compile(r" *[0-9]+ *")
 _SUCCESS = range(200, 300)
 _REDIRECT = range(300, 400)
 _FAULT = range(500, 600)
-# The secret is refused, or the limit of a rate is reached, or the server has no time for anybody.
-_UNAVAILABLE = frozenset({401, 407, 429, 503})
+# The limit of a rate is reached, or the server has no time for anybody.
+_UNAVAILABLE = frozenset({429, 503})
 _IMPATIENT = frozenset({408, 425})
-# The URL may be the reason as well, and that is the same for every file.
-_ASTRAY = frozenset({403, 404, 405, 410})
+# The secret or the URL may be the reason as well, and they are the same for every file.
+_ASTRAY = frozenset({401, 403, 404, 405, 407, 410})
 
 
 class Answer(NamedTuple):

@@ -237,7 +237,7 @@ def test_example_of_the_page(site: Site) -> None:
 
 
 def test_example_refuses_another_key(site: Site) -> None:
-    """The receiver of the page refuses what somebody else has signed, and no attempt is spent."""
+    """The receiver of the page refuses what somebody else has signed."""
     for name, secret in (("key", "the receiver's own"), ("ours", "another one")):
         (site.folder / name).write_text(secret)
         (site.folder / name).chmod(0o600)
@@ -251,4 +251,4 @@ def test_example_refuses_another_key(site: Site) -> None:
             lambda lines: any("HTTP 401" in str(line.get("error")) for line in lines), "a refusal"
         )
         daemon.stop()
-    assert daemon.state("a.csv") == "ready"
+    assert daemon.state("a.csv") == "quarantined"
