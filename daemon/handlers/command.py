@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-import msgspec
 from msgspec.structs import replace
 
 from daemon.config_steps import CommandStep
@@ -22,7 +21,7 @@ from daemon.handlers.arguments import Arguments, template, variables_of
 from daemon.handlers.launching import Launcher
 from daemon.handlers.record import Record, nowhere
 from daemon.handlers.running import Pipe, Running
-from daemon.handlers.said import how_it_ended, readable_tail, said
+from daemon.handlers.said import how_it_ended, readable_tail, result_text, said
 from daemon.handlers.streams import CannotBegin, Streams
 
 _REJECTED = 65
@@ -142,10 +141,8 @@ async def _answer(pipe: Pipe) -> Outcome:
     if len(raw) > RESULT_BYTES:
         return Outcome("retry", f"its result is longer than {RESULT_BYTES} bytes")
     try:
-        result = bytes(msgspec.json.format(raw, indent=-1)).decode()
-        msgspec.json.decode(result)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Outcome("success", result=result_text(raw))
+    except ValueError as error:
         shown = readable_tail(raw[:80])
         found = f"found {shown!r}: {error}" if shown else "found nothing"
         return Outcome("retry", f"its standard output is not one JSON value; {found}")
-    return Outcome("success", result=result)

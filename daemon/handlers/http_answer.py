@@ -10,13 +10,12 @@ from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
 import aiohttp
-import msgspec
 
-from daemon.handlers import RESULT_BYTES, Outcome
+from daemon.handlers import Outcome
+from daemon.handlers.said import result_text, said
 
 # So much of an answer is read, and so much of the end of that is shown.
 READ_BYTES = 65_536
-_KEPT = 4_096
 # The longest that a server may have us wait: it may have meant milliseconds, or have a wrong clock.
 LONGEST_WAIT = 3_600.0
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
@@ -115,30 +114,18 @@ def _how_it_broke(error: Exception) -> str:
 
 
 def _error(answer: Answer) -> str:
-    said = text(answer.body)
     status = f"HTTP {answer.status}"
     if answer.status in _REDIRECT:
         status += ", and redirects are not followed: `http` has to name the final address"
-    return f"{status}: {said}" if said else status
-
-
-def text(raw: bytes) -> str:
-    """Readable, valid UTF-8 without NUL (PostgreSQL refuses it), of at most 4 KB, from the end."""
-    tail = raw[-_KEPT:]
-    if len(raw) > _KEPT:  # cut short, perhaps inside a character
-        tail = re.sub(rb"\A[\x80-\xbf]{1,3}", b"", tail)
-    readable = tail.decode("utf-8", "backslashreplace").replace("\0", "\\x00").strip()
-    return readable.encode()[-_KEPT:].decode("utf-8", "ignore")
+    return said(status, answer.body)
 
 
 def _result(answer: Answer) -> str | None:
     """The JSON of an answer, for the next step; None where there is none, or too much of it."""
     if not answer.body or answer.cut or not _is_json(answer.content_type):
         return None
-    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        compact = msgspec.json.format(answer.body, indent=-1)
-        msgspec.json.decode(compact)
-        return compact.decode() if len(compact) <= RESULT_BYTES else None
+    with suppress(ValueError):
+        return result_text(answer.body)
     return None
 
 

@@ -46,7 +46,11 @@ def result_text(raw: bytes) -> str | None:
     Raises:
         ValueError: it is not JSON, or more than `RESULT_BYTES` of it.
     """
-    compact = msgspec.json.format(raw, indent=-1)
+    try:
+        compact = msgspec.json.format(raw, indent=-1)
+        msgspec.json.decode(compact)  # what was only formatted may hold what is no text
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
     if len(compact) > RESULT_BYTES:
         raise ValueError(f"a result of {len(compact)} bytes, where {RESULT_BYTES} are allowed")
     return None if compact == b"null" else compact.decode()

@@ -110,11 +110,11 @@ class Streams:
             return await _opened(self._jobs[0])
         write = names_of if self._step.stdin == "paths0" else lines_of
         # A file in memory, not a pipe: it needs nobody to feed it, however long it is.
-        fd = os.memfd_create("treewarden")
-        with os.fdopen(os.dup(fd), "wb") as file:
+        with os.fdopen(os.memfd_create("treewarden"), "wb") as file:
             file.write(write(self._jobs))
-        os.lseek(fd, 0, os.SEEK_SET)
-        return fd
+            file.flush()
+            os.lseek(file.fileno(), 0, os.SEEK_SET)
+            return os.dup(file.fileno())
 
     def _append(self, path: str) -> int:
         try:
