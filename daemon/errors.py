@@ -16,7 +16,11 @@
 An error says what failed, where, and what to do about it.
 """
 
+import errno
 from typing import NamedTuple
+
+# Of these the machine has too few just now: it passes, and no file can be blamed for it.
+SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
 class TreewardenError(Exception):

@@ -5,7 +5,6 @@ at again, and it counts only if the file is still the one that was read.
 """
 
 import asyncio
-import errno
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.trees import Tree
 from daemon.engine.turns import Turn
+from daemon.errors import SHORTAGE
 
 # Files that are to be read, in memory, about 1 KB each; and of one tree, before its scans wait.
 LIMIT = 20_000
@@ -28,7 +28,6 @@ KNOWN = 2 * LIMIT
 AHEAD = 4
 # A shortage of ours passes.
 AGAIN_SECONDS = 1.0
-SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 # In place of a digest: it cannot be read, or does not keep still.
 UNREADABLE = ""
 

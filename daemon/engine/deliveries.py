@@ -18,7 +18,6 @@ from daemon.core.settle import SETTLED, Look, look_again_at
 from daemon.core.texts import path_fields, shown
 from daemon.engine.catalog import Catalog
 from daemon.engine.clock import now_us
-from daemon.engine.contents import SHORTAGE
 from daemon.engine.digests import Digests
 from daemon.engine.disk import Question
 from daemon.engine.evidence import Evidence
@@ -28,6 +27,7 @@ from daemon.engine.signs import Members
 from daemon.engine.slices import slices
 from daemon.engine.trees import Tree
 from daemon.engine.turns import Turn
+from daemon.errors import SHORTAGE
 
 # Members whose checksums are asked for at once, so that their thread need not wait for the loop.
 AHEAD = 8

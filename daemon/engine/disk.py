@@ -18,11 +18,10 @@ from daemon.core.settle import Look, is_quiet
 from daemon.engine.clock import now_us
 from daemon.engine.identity import RootId
 from daemon.engine.listing import ABSENT, numbers_of
+from daemon.errors import SHORTAGE
 
 # A file system that knows no leases says one of these; a file that is not ours says EACCES/EPERM.
 _NO_LEASE = frozenset({errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM})
-# A shortage of ours tells nothing of the file: it passes, and then the probe is made.
-_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
@@ -129,7 +128,8 @@ def is_closed(path: bytes, seen: Fingerprint) -> bool | None:
     try:
         fd = os.open(path, OPEN_FLAGS)
     except OSError as error:
-        return False if error.errno in _SHORTAGE else None
+        # A shortage of ours tells nothing of the file: it passes, and then the probe is made.
+        return False if error.errno in SHORTAGE else None
     try:
         if fingerprint(os.fstat(fd)) != seen:
             return False

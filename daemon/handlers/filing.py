@@ -15,9 +15,9 @@ from daemon.core.model import Fingerprint, Key
 from daemon.core.targets import Target
 from daemon.handlers import Job, Outcome, Verdict, relocate
 from daemon.handlers.copying import Stopped
+from daemon.handlers.launching import TOO_FEW
 from daemon.handlers.relocate import Absent, Changed, File, Place
 
-_SHORTAGE = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 # What the file itself has to do with: its name, its size, or another file in place of a folder.
 _NEVER = frozenset({errno.ENAMETOOLONG, errno.EFBIG})
 _PERHAPS = frozenset({errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ, errno.EISDIR})
@@ -126,7 +126,7 @@ async def _outlast(work: asyncio.Future[Outcome], stopped: threading.Event) -> N
 
 def _verdict(error: OSError) -> Verdict:
     """Whether the file is to blame; a place that is full, away or forbidden is not its fault."""
-    if error.errno in _SHORTAGE:
+    if error.errno in TOO_FEW:
         return "defer"
     if error.errno in _NEVER:
         return "reject"

@@ -10,10 +10,9 @@ import msgspec
 
 from daemon.handlers import Job, Outcome, Reject, Retry, Unavailable
 from daemon.handlers.function_loading import Function
+from daemon.handlers.launching import TOO_FEW
 from daemon.handlers.said import readable, result_text
 
-# The machine has too few of something just now, and no file can be blamed for that.
-_SHORTAGE = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 # Nobody is there who would take the file.
 _AWAY = frozenset(
     {errno.ECONNREFUSED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH}
@@ -56,7 +55,7 @@ def outcome_of_error(error: BaseException) -> Outcome:
     said = readable(_said(error))
     for cause in _with_causes(error):
         number = cause.errno if isinstance(cause, OSError) else None
-        if isinstance(cause, MemoryError) or number in _SHORTAGE:
+        if isinstance(cause, MemoryError) or number in TOO_FEW:
             return Outcome("defer", said)
         if isinstance(cause, socket.gaierror) or number in _AWAY:
             return Outcome("unavailable", said)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import aiohttp
 
+from daemon.errors import SHORTAGE
 from daemon.handlers import Outcome
 from daemon.handlers.said import result_text, said
 
@@ -18,7 +19,6 @@ from daemon.handlers.said import result_text, said
 READ_BYTES = 65_536
 # The longest that a server may have us wait: it may have meant milliseconds, or have a wrong clock.
 LONGEST_WAIT = 3_600.0
-_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _SECONDS = re.compile(r" *[0-9]+ *")
 _SUCCESS = range(200, 300)
 _REDIRECT = range(300, 400)
@@ -75,7 +75,7 @@ def judge_silence(error: Exception, where: str, connect: float) -> Outcome:
 
 
 def _is_shortage(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno in _SHORTAGE
+    return isinstance(error, OSError) and error.errno in SHORTAGE
 
 
 def _words(error: Exception) -> str:

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeVar
 
+from daemon.errors import SHORTAGE
 from daemon.handlers import Job, Outcome
 from daemon.handlers.opened import Replaced, open_seen
 
@@ -22,7 +23,6 @@ PIECE = 262_144
 # A file up to this size is read at once, where it is opened: a thread for each of the two costs
 # twice as much.
 LARGE = 1_048_576
-_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Unreadable(Exception):  # noqa: N818 - what the file is, and read as that
@@ -36,7 +36,7 @@ class Unreadable(Exception):  # noqa: N818 - what the file is, and read as that
 def _unread(why: Replaced | OSError) -> Outcome:
     if isinstance(why, Replaced):
         return Outcome("retry", str(why))
-    short = why.errno in _SHORTAGE
+    short = why.errno in SHORTAGE
     error = f"the file cannot be read: {os.strerror(why.errno or errno.EIO)}"
     return Outcome("defer" if short else "retry", error)
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from daemon.config_program import Limits
 from daemon.config_steps import ProgramStep
+from daemon.errors import SHORTAGE
 from daemon.handlers import Verdict
 
 # systemd's private words to the daemon: a handler that used them would speak in its name. And what
@@ -31,8 +32,8 @@ _PRLIMIT = b"prlimit"
 # What prlimit says, and how it ends, when it cannot become the program.
 _ITS_WORDS = b"prlimit: "
 _ITS_ENDS = frozenset({1, 126, 127})
-# Of these the machine has too few just now: nothing that the file could be blamed for.
-SHORTAGE = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+# EAGAIN is what a process more than there may be gets.
+TOO_FEW = SHORTAGE | {errno.EAGAIN}
 # And these come of what the file's name makes of the arguments.
 _OF_THE_FILE = frozenset({errno.E2BIG, errno.ENAMETOOLONG})
 
@@ -134,7 +135,7 @@ class Launcher:
         said = f"cannot run {os.fsdecode(started)}: {_reason(started, error)}"
         if not isinstance(error, OSError):
             return "retry", said
-        if error.errno in SHORTAGE:
+        if error.errno in TOO_FEW:
             return "defer", said
         if error.errno in _OF_THE_FILE:
             return "retry", said

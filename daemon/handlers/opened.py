@@ -129,7 +129,17 @@ def _enter(folder: int, name: bytes) -> int:
 def _compare(st: os.stat_result, seen: Fingerprint) -> None:
     if not stat.S_ISREG(st.st_mode):
         raise Replaced("what stands there now is not a regular file")
-    pairs = ((st.st_ino, seen.ino), (st.st_size, seen.size), (st.st_mtime_ns, seen.mtime_ns))
-    # Modulo: the database holds 64 bits with a sign, and some file systems use all of them.
-    if any((now - then) % 2**64 for now, then in pairs):
+    if not is_same(st, seen):
         raise Replaced("the file is not the one that has settled, or was changed since")
+
+
+def is_same(st: os.stat_result, seen: Fingerprint) -> bool:
+    """It is the very file that was seen, and holds the same."""
+    return is_copy(st, seen) and not (st.st_ino - seen.ino) % 2**64
+
+
+def is_copy(st: os.stat_result, seen: Fingerprint) -> bool:
+    """It holds the same, as far as a size and a time can tell, in whichever file."""
+    # Modulo: the database holds 64 bits with a sign, and some file systems use all of them.
+    pairs = ((st.st_size, seen.size), (st.st_mtime_ns, seen.mtime_ns))
+    return stat.S_ISREG(st.st_mode) and not any((now - then) % 2**64 for now, then in pairs)

@@ -7,7 +7,6 @@ copy is complete before it has its name, and only then is the file removed.
 import errno
 import fcntl
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal, NamedTuple
@@ -23,6 +22,7 @@ from daemon.handlers.copying import (
     sync_folder,
     write_copy,
 )
+from daemon.handlers.opened import is_copy, is_same
 from daemon.handlers.renaming import rename_new
 
 _KNOWN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -113,7 +113,7 @@ def stands(file: File) -> Literal["itself", "another"] | None:
     st = _lstat(file.root + b"/" + file.path)
     if st is None:
         return None
-    return "itself" if _is_same(st, file.seen) else "another"
+    return "itself" if is_same(st, file.seen) else "another"
 
 
 def find(file: File, place: Place) -> bytes | None:
@@ -123,7 +123,7 @@ def find(file: File, place: Place) -> bytes | None:
         if st is None:
             return None
         # A rename keeps the inode, and a copy is given the time.
-        if _is_copy(st, file.seen):
+        if is_copy(st, file.seen):
             return candidate
     return None
 
@@ -166,7 +166,7 @@ def _rename(source: _Opened, file: File, place: Place) -> bytes:
         except FileExistsError:
             continue
         moved = _lstat(candidate)
-        if moved is None or not _is_same(moved, file.seen):
+        if moved is None or not is_same(moved, file.seen):
             _put_back(source, candidate)
         return candidate
     raise _full(place)
@@ -211,7 +211,7 @@ def _copied(source: _Opened, file: File, place: Place) -> bytes | None:
         st = _lstat(candidate)
         if st is None:
             return None
-        if _is_copy(st, file.seen) and same_bytes(source.fd, candidate):
+        if is_copy(st, file.seen) and same_bytes(source.fd, candidate):
             return candidate
     return None
 
@@ -250,18 +250,8 @@ def _lease(fd: int) -> bool:
 
 
 def _expect(st: os.stat_result, seen: Fingerprint) -> None:
-    if not _is_same(st, seen):
+    if not is_same(st, seen):
         raise Changed("it has changed since it was handled")
-
-
-def _is_same(st: os.stat_result, seen: Fingerprint) -> bool:
-    return not (st.st_ino - seen.ino) % 2**64 and _is_copy(st, seen)
-
-
-def _is_copy(st: os.stat_result, seen: Fingerprint) -> bool:
-    # Modulo: the database holds 64 bits with a sign, and some file systems use all of them.
-    pairs = ((st.st_size, seen.size), (st.st_mtime_ns, seen.mtime_ns))
-    return stat.S_ISREG(st.st_mode) and not any((now - then) % 2**64 for now, then in pairs)
 
 
 def _lstat(path: bytes) -> os.stat_result | None:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from daemon.config_steps import CommandStep
+from daemon.errors import SHORTAGE
 from daemon.handlers import RESULT_BYTES, Job, Verdict
 from daemon.handlers.arguments import fields_of, lines_of, names_of
 from daemon.handlers.opened import Replaced, open_seen
@@ -120,7 +121,7 @@ class Streams:
         try:
             return os.open(path, _APPEND, _MODE)
         except OSError as error:
-            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+            if error.errno in SHORTAGE:
                 raise
             verdict: Verdict = "retry" if error.errno in _OF_THE_NAME else "unavailable"
             raise CannotBegin(verdict, f"cannot write to {path}: {error.strerror}") from error
@@ -138,7 +139,7 @@ async def _opened(job: Job) -> int:
     except Replaced as error:
         raise CannotBegin("retry", str(error)) from error
     except OSError as error:
-        if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+        if error.errno in SHORTAGE:
             raise
         raise CannotBegin("retry", f"cannot open the file: {error.strerror}") from error
 
