@@ -141,17 +141,19 @@ _numbers = count()
 @asynccontextmanager
 async def _opened(folder: Path, *, way: Way) -> AsyncIterator[Build]:
     handlers: list[Handler] = []
+    modules = folder / "modules"  # for Python may put a folder of what it has compiled beside one
 
     def build(
         behaviour: str, *, timeout: float = 60, kill_after: float = 60, places: int = 1
     ) -> Handler:
         name = f"behaviour_{next(_numbers)}"
         text = MODULE.format(folder=str(folder), behaviour=behaviour, is_async=way == "async")
-        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+        modules.mkdir(exist_ok=True)
+        (modules / f"{name}.py").write_text(text, encoding="utf-8")
         step = FunctionStep(
             name="load",
             function=f"{name}:{'handle_async' if way == 'async' else 'handle'}",
-            path=(folder,),
+            path=(modules,),
             pool="process" if way == "process" else "thread",
             timeout=timeout,
             kill_after=kill_after,
