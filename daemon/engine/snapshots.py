@@ -12,16 +12,17 @@ from daemon.engine.standing import Standings, told
 from daemon.engine.trees import Tree
 
 TURN_SECONDS = 1.0
-# A burst changes the numbers all the time; and every canary finds another latency, for ever, which
-# must not make an idle tree write to the disk all day.
+# How a tree is seen is written within a turn. But a burst changes the numbers all the time, and
+# every canary finds another latency, for ever, which must not make an idle tree write all day.
 EVERY_SECONDS, LATENCY_EVERY_SECONDS = 5.0, 60.0
 
 
 class _Kept(NamedTuple):
-    """What was written last and when; `steady` is the same without the latency."""
+    """What was written last and when; `steady` is the same without the latency, `how` the mode."""
 
     text: str
     steady: str
+    how: tuple[str, str | None]
     at: float
 
 
@@ -48,14 +49,14 @@ class Snapshots:
         if before is not None and before.text == text:
             return
         now = asyncio.get_running_loop().time()
-        self._kept[tree.name] = _Kept(text, _steady(tree), now)
+        self._kept[tree.name] = _Kept(text, _steady(tree), _how(tree), now)
         await self._ledger.insist(
             "write", partial(self._ledger.store.keep_detection, tree.name, text)
         )
 
     def _is_due(self, tree: Tree) -> bool:
         kept = self._kept.get(tree.name)
-        if kept is None:
+        if kept is None or kept.how != _how(tree):
             return True
         age = asyncio.get_running_loop().time() - kept.at
         if age < EVERY_SECONDS:
@@ -65,6 +66,10 @@ class Snapshots:
 
 def _steady(tree: Tree) -> str:
     return replace(tree.detection, latency_us=None).told()
+
+
+def _how(tree: Tree) -> tuple[str, str | None]:
+    return tree.detection.mode, tree.detection.reason
 
 
 class Bulletin:

@@ -87,6 +87,25 @@ async def test_no_more_often_than_that(engine: Open, monkeypatch: pytest.MonkeyP
             assert (await watched.write()).overflows == 1
 
 
+async def test_how_a_tree_is_seen_does_not_wait(
+    engine: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it is polled, and why, is written with the next turn, and that it is watched again."""
+    monkeypatch.setattr("daemon.engine.snapshots.EVERY_SECONDS", 3_600.0)
+    async with engine() as rig:
+        watched = Watched(rig, monkeypatch)
+        async with background(watched.snapshots.run()):
+            await watched.write()
+            detection = watched.tree.detection
+            detection.mode, detection.reason = "polled", "no instances left"
+            assert (await watched.write()).mode == "polled"
+            detection.reason = "the root is lost"
+            assert (await watched.write()).reason == "the root is lost"
+            detection.mode, detection.reason = "inotify", None
+            assert (await watched.write()).mode == "inotify"
+        assert len(watched.written) == 4
+
+
 async def test_the_latency_alone_is_no_news(engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """An idle tree, whose canary finds another latency every time, hardly writes to the disk."""
     async with engine() as rig:
