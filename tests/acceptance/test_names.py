@@ -42,8 +42,8 @@ def below(root: Path, name: bytes) -> Path:
 
 @pytest.fixture
 def daemon(site: Site) -> RunningDaemon:
-    """A daemon whose one watch only tracks; no periodic scan comes to the rescue."""
-    site.configure(site.watch(settle='quiet = "20ms"', reconcile="1h"))
+    """A daemon whose one watch only tracks; no scan comes to the rescue while it is watched."""
+    site.configure(site.watch(settle='quiet = "20ms"', reconcile="1h", poll="500ms"))
     for folder in ("odd", "plain"):
         (site.tree / folder).mkdir()
     return site.start().ready()

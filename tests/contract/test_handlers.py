@@ -370,11 +370,19 @@ async def test_cancel_at_every_turn_of_the_loop(build: Build, tmp_path: Path) ->
 @showing("stays")
 async def test_deadline_of_the_caller(build: Build, tmp_path: Path) -> None:
     """A deadline that the caller sets around `run` works as around any coroutine."""
+
+    async def expire(limit: asyncio.Timeout) -> None:
+        assert await reader.readline() == b"up\n"
+        limit.reschedule(asyncio.get_running_loop().time())
+
     async with witness(tmp_path) as reader:
+        limit = asyncio.timeout(None)
+        expiring = asyncio.create_task(expire(limit))
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
+            async with limit:
                 await build("stays").run(job())
-        assert await reader.read() == b"up\n"
+        await expiring
+        assert await reader.read() == b""
 
 
 @showing("leaves a child behind")
