@@ -12,8 +12,6 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pathspec import GitIgnoreSpec
-
 from daemon import locate
 from daemon.config_after import base_of
 from daemon.config_report import Finding, dotted
@@ -200,6 +198,9 @@ def _returning(at: Location, watch: dict[str, Any]) -> Iterator[Finding]:
 
 def _is_excluded(watch: dict[str, Any], folder: Path) -> bool:
     """Whether `exclude` keeps a folder out, or one above it. Faulty patterns are not ours."""
+    # Imported here: without a place inside of its own tree no start need wait for it.
+    from pathspec import GitIgnoreSpec  # noqa: PLC0415
+
     patterns = watch.get("exclude")
     try:
         spec = GitIgnoreSpec.from_lines(patterns if isinstance(patterns, list) else [])

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
-
 from daemon.config_report import show, wrong
 
 PLACEHOLDERS = ("path", "relpath", "name", "watch", "step")
@@ -147,24 +145,25 @@ def pattern(value: object) -> str:
     written = text(value)
     if "\n" in written or "\0" in written:
         raise wrong(value, "a pattern is one line; '?' stands for any one character")
-    if not _compiles(written):
+    try:
+        means_something = _means_something(written)
+    except (ValueError, re.error, FutureWarning) as error:
         found = f"found {show(value)}, which is no gitignore pattern"
-        raise wrong(value, "see 'man gitignore'", found)
-    if GitIgnoreSpecPattern(written).include is None:
+        raise wrong(value, "see 'man gitignore'", found) from error
+    if not means_something:
         remedy = r"begin with '\#' for a name with a '#', and close each '['"
         raise wrong(value, remedy, f"found {show(value)}, which matches nothing")
     return written
 
 
-def _compiles(written: str) -> bool:
-    """Whether the pattern means what git means: pathspec only warns about `[[:alpha:]]`."""
+def _means_something(written: str) -> bool:
+    """Whether the pattern matches anything; raises where it does not mean what git means."""
+    # Imported here: without patterns a start need not wait for it.
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern  # noqa: PLC0415
+
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            GitIgnoreSpecPattern(written)
-        except (ValueError, re.error, FutureWarning):
-            return False
-    return True
+        warnings.simplefilter("error")  # of `[[:alpha:]]` pathspec only warns
+        return GitIgnoreSpecPattern(written).include is not None
 
 
 def marker(value: object) -> str:

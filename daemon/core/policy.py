@@ -4,9 +4,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
-from pathspec import PathSpec
-from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
-
 from daemon.config_steps import Backoff
 
 _FOLDERS = 4096
@@ -89,6 +86,12 @@ def backoff_seconds(backoff: Backoff, failures: int, rand: float) -> float:
 
 
 def _matches(patterns: Iterable[str]) -> Callable[[str], bool] | None:
+    if not (patterns := list(patterns)):
+        return None
+    # Imported here: without patterns a start need not wait for it.
+    from pathspec import PathSpec  # noqa: PLC0415
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern  # noqa: PLC0415
+
     # The faster backends take UTF-8 only, and would match no name that is not.
     spec = PathSpec.from_lines(GitIgnoreSpecPattern, patterns, backend="simple")
     return spec.match_file if spec.patterns else None

@@ -17,9 +17,9 @@ def tune_process() -> None:
     sys.setswitchinterval(0.0005)
     # What is here now stays; and what comes is freed by counting, for the nouns make no cycles:
     # looking for them took a tenth of a scan's time.
-    gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    gc.enable()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Handlers inherit this, and some programs close everything up to their limit one by one.
     wanted = DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, DESCRIPTORS)

@@ -1,4 +1,7 @@
-"""Makes the handler that a step asks for."""
+"""Makes the handler that a step asks for.
+
+What few configurations name is imported when one does: no start waits for aiohttp in vain.
+"""
 
 import os
 import sys
@@ -7,15 +10,10 @@ from typing import cast
 
 from daemon.config_after import FilingStep
 from daemon.config_steps import CommandStep, FunctionStep, HttpStep, Step, WorkerStep
-from daemon.handlers import Handler, Job, function_process
-from daemon.handlers.batches import BatchHandler
+from daemon.handlers import Handler, Job
 from daemon.handlers.command import CommandHandler
 from daemon.handlers.filing import FilingHandler
-from daemon.handlers.function import AsyncFunctionHandler
-from daemon.handlers.function_loading import is_async, load_function
-from daemon.handlers.function_threads import ThreadFunctionHandler
 from daemon.handlers.record import Record
-from daemon.handlers.worker import WorkerHandler
 
 
 def handler_of(step: Step, node: str, record: Record | None = None) -> Handler:  # noqa: PLR0911 - a kind each
@@ -31,18 +29,20 @@ def handler_of(step: Step, node: str, record: Record | None = None) -> Handler: 
         case CommandStep(batch=1):
             return CommandHandler(step, record)
         case CommandStep():
+            from daemon.handlers.batches import BatchHandler  # noqa: PLC0415
+
             program = CommandHandler(step, record)
             return BatchHandler(program, size=step.batch, places=step.concurrency)
         case WorkerStep():
+            from daemon.handlers.worker import WorkerHandler  # noqa: PLC0415
+
             return WorkerHandler(step, record)
         case HttpStep():
-            # Imported here: it brings aiohttp with it.
             from daemon.handlers.http import HttpHandler  # noqa: PLC0415
 
             return HttpHandler(step, node)
         case FunctionStep(pool="process"):
-            message = function_process.FunctionRequest
-            return WorkerHandler(_processes(step), record, message)
+            return _processes(step, record)
         case FunctionStep():
             return _function(step)
         case FilingStep():
@@ -50,10 +50,13 @@ def handler_of(step: Step, node: str, record: Record | None = None) -> Handler: 
     raise TypeError(f"{type(step).__name__} is no kind of step that has a handler")
 
 
-def _processes(step: FunctionStep) -> WorkerStep:
+def _processes(step: FunctionStep, record: Record | None) -> Handler:
     """Workers that call the function: with this Python, and with all that it can import."""
+    from daemon.handlers import function_process  # noqa: PLC0415
+    from daemon.handlers.worker import WorkerHandler  # noqa: PLC0415
+
     places = [*filter(None, sys.path), *map(str, step.path)]
-    return WorkerStep(
+    workers = WorkerStep(
         name=step.name,
         worker=(sys.executable, "-P", "-m", function_process.__name__, step.function),
         env={"PYTHONPATH": os.pathsep.join(places)},
@@ -61,9 +64,15 @@ def _processes(step: FunctionStep) -> WorkerStep:
         timeout=step.timeout,
         kill_after=step.kill_after,
     )
+    return WorkerHandler(workers, record, function_process.FunctionRequest)
 
 
 def _function(step: FunctionStep) -> Handler:
+    """The function in this process: awaited, or called in threads."""
+    from daemon.handlers.function import AsyncFunctionHandler  # noqa: PLC0415
+    from daemon.handlers.function_loading import is_async, load_function  # noqa: PLC0415
+    from daemon.handlers.function_threads import ThreadFunctionHandler  # noqa: PLC0415
+
     function = load_function(step.function, step.path)
     if is_async(function):
         awaited = cast("Callable[[Job], Awaitable[object]]", function)
