@@ -78,7 +78,7 @@ class Evidence:
             turn.look = look
             if look.kind == "error" and turn.trigger.event in OUTCOMES:
                 # How the handler fared is recorded, whatever the disk will not show.
-                turn.look = Look("file", turn.row.seen)
+                turn.look = Look("file", turn.row.seen, error=look.error)
         await self.loops.examine(ask)
         for turn in turns:
             if turn.tree.by_content and turn.look.seen is not None:

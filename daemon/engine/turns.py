@@ -111,6 +111,11 @@ class Turn:
         return absent or self.facts.changed
 
     @property
+    def is_as_given(self) -> bool:
+        """The disk was seen to show just what the row knows, ctime and all."""
+        return self.look.error is None and self.look.seen == self.row.seen
+
+    @property
     def needs_no_look(self) -> bool:
         """A scan has just seen a file that is to be adopted as it is."""
         found = self.trigger.found
