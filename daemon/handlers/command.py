@@ -19,9 +19,10 @@ from daemon.config_steps import CommandStep
 from daemon.handlers import RESULT_BYTES, Job, Outcome, Verdict
 from daemon.handlers.arguments import Arguments, template, variables_of
 from daemon.handlers.launching import Launcher
-from daemon.handlers.record import Record, nowhere
+from daemon.handlers.record import Mark, Record, nowhere
 from daemon.handlers.running import Pipe, Running
 from daemon.handlers.said import how_it_ended, readable_tail, result_text, said
+from daemon.handlers.starting import Start, Starter
 from daemon.handlers.streams import CannotBegin, Streams
 
 _REJECTED = 65
@@ -35,6 +36,7 @@ class CommandHandler:
         self._record = record or nowhere()
         self._arguments = Arguments(step.command)
         self._launcher = Launcher(step, program_varies=self._arguments.program_varies)
+        self._starter = Starter(f"start-{step.name}"[:15])
         self._output = None if step.output == "log" else template(step.output)
 
     async def run(self, job: Job) -> Outcome:
@@ -56,7 +58,8 @@ class CommandHandler:
         return replace(outcome, duration_ms=round((time.monotonic() - began) * 1000, 3))
 
     async def close(self) -> None:
-        """See `Handler`. Between jobs there is nothing."""
+        """See `Handler`."""
+        self._starter.close()
 
     def share(self, jobs: Sequence[Job]) -> int:
         """How many of the jobs, from the first on, one run has room for: at least one."""
@@ -80,24 +83,42 @@ class CommandHandler:
         first = jobs[0]
         alone = first.file_id if len(jobs) == 1 else 0
         mark = self._record.begin(first.file.watch, first.step, alone)
+        start = self._begin(jobs, streams, mark)
         try:
-            running = self._start(jobs, streams, mark.environment)
-            mark.started(running.pid)
+            running = self._watch_over(await self._process(jobs, start))
+            if start.cancelled:
+                running.push()
             streams.hand_over()
             status = await running.end()
         finally:
-            mark.ended()
+            start.afterwards(mark.ended)
+        if start.cancelled:
+            raise asyncio.CancelledError
         return await self._judge(running, status, streams)
 
-    def _start(
-        self, jobs: Sequence[Job], streams: Streams, environment: dict[bytes, bytes]
-    ) -> Running:
+    def _begin(self, jobs: Sequence[Job], streams: Streams, mark: Mark) -> Start:
         argv = self._arguments.of(jobs)
-        variables = environment | variables_of(jobs, counted=self._step.batch > 1)
-        try:
+        variables = mark.environment | variables_of(jobs, counted=self._step.batch > 1)
+
+        def launch() -> int:
             pid = self._launcher.start(argv, variables, streams)
+            mark.started(pid)
+            return pid
+
+        streams.lent_to = start = self._starter.start(launch)
+        return start
+
+    async def _process(self, jobs: Sequence[Job], start: Start) -> int:
+        program = self._arguments.of(jobs)[0]
+        try:
+            return await start.process(self._step.timeout, self._step.kill_after)
+        except TimeoutError as error:
+            late = f"not loaded after {self._step.timeout:g}s: does the disk with it hang?"
+            raise CannotBegin("unavailable", f"{os.fsdecode(program)}: {late}") from error
         except Exception as error:
-            raise CannotBegin(*self._launcher.judge(argv[0], error)) from error
+            raise CannotBegin(*self._launcher.judge(program, error)) from error
+
+    def _watch_over(self, pid: int) -> Running:
         try:
             return Running(pid, timeout=self._step.timeout, kill_after=self._step.kill_after)
         except RuntimeError as error:  # neither a descriptor nor a thread to wait for it with

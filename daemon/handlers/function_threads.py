@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from daemon.handlers import Job, Outcome
 from daemon.handlers.function_loading import Function
 from daemon.handlers.function_outcomes import call
+from daemon.handlers.ticket import Ticket
 
 _CLOSE_SECONDS = 0.5
 
@@ -26,15 +27,7 @@ class _Call:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.over: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._ticket = [None]
-
-    def take(self) -> bool:
-        """Whether it was nobody's, and is the caller's now. In any thread."""
-        try:
-            self._ticket.pop()
-        except IndexError:
-            return False
-        return True
+        self.ticket = Ticket()
 
 
 class ThreadFunctionHandler:
@@ -105,7 +98,7 @@ class ThreadFunctionHandler:
 
     def _too_late(self, current: _Call) -> Outcome:
         late = f"timed out after {self._timeout:g}s"
-        if current.take():
+        if current.ticket.take():
             why = f"all {self._most} threads have functions that do not return"
             return Outcome("unavailable", f"{late}: {why}")
         self._leave(current)
@@ -113,7 +106,7 @@ class ThreadFunctionHandler:
         return Outcome("retry", f"{late}: {still}", suspect=True)
 
     async def _give_up(self, current: _Call) -> None:
-        if current.take():
+        if current.ticket.take():
             return
         try:
             await asyncio.wait((current.over,), timeout=self._kill_after)
@@ -128,7 +121,7 @@ class ThreadFunctionHandler:
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         while (current := self._calls.get()) is not None:
-            if not current.take():
+            if not current.ticket.take():
                 continue
             outcome = call(self._function, current.job)
             self._finished.append((current, outcome))

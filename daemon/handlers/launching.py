@@ -18,6 +18,7 @@ from daemon.config_program import Limits
 from daemon.config_steps import ProgramStep
 from daemon.errors import SHORTAGE
 from daemon.handlers import Verdict
+from daemon.handlers.spawning import Spawner
 
 # systemd's private words to the daemon: a handler that used them would speak in its name. And what
 # is ours to say, and not of every run: what the daemon itself was started with is not of them.
@@ -59,7 +60,10 @@ class Launcher:
         self._prefix = _limiting(step.limits)
         self._nice = step.nice
         # What `posix_spawn` cannot do is done by `Popen`. It searches our PATH.
-        self._plain = self._options == {"cwd": None} and "PATH" not in step.env
+        self._spawner: Spawner | None = None
+        if self._options == {"cwd": None} and "PATH" not in step.env:
+            with suppress(NotImplementedError):
+                self._spawner = Spawner(_IGNORED_BY_US)
         _seal()
         self._program_varies = program_varies
 
@@ -79,41 +83,24 @@ class Launcher:
     def start(self, argv: list[bytes], variables: dict[bytes, bytes], streams: HasStreams) -> int:
         """Start it as the leader of a session, and so of a group, of its own; its process id.
 
+        May be called in a thread; it returns when the program is loaded.
+
         Raises:
             OSError, ValueError: it cannot be started; `judge` tells what that means.
         """
         argv = [*self._prefix, *argv]
         environment = self._inherited | variables
-        pid = self._spawn(argv, environment, streams) if self._plain else None
-        if pid is None:
+        if self._spawner is None:
             pid = self._fork(argv, environment, streams)
+        else:
+            fds = (streams.stdin, streams.stdout, streams.stderr)
+            pid = self._spawner.spawn(argv, environment, fds)
         if self._nice:
             # The whole group: what the program has started meanwhile is of it. `check` says
             # where a priority is not ours to give.
             with suppress(ProcessLookupError, PermissionError):
                 os.setpriority(os.PRIO_PGRP, pid, self._nice)
         return pid
-
-    def _spawn(
-        self, argv: list[bytes], environment: dict[bytes, bytes], streams: HasStreams
-    ) -> int | None:
-        """The short way, for programs that need nothing set; None where libc does not know it."""
-        actions = [
-            (os.POSIX_SPAWN_DUP2, fd, number)
-            for number, fd in enumerate((streams.stdin, streams.stdout, streams.stderr))
-        ]
-        try:
-            return os.posix_spawnp(
-                argv[0],
-                argv,
-                environment,
-                file_actions=actions,
-                setsid=True,
-                setsigdef=_IGNORED_BY_US,
-            )
-        except NotImplementedError:
-            self._plain = False
-            return None
 
     def _fork(self, argv: list[bytes], environment: dict[bytes, bytes], streams: HasStreams) -> int:
         process = subprocess.Popen(

@@ -14,6 +14,7 @@ from daemon.handlers.arguments import fields_of, lines_of, names_of
 from daemon.handlers.opened import Replaced, open_seen
 from daemon.handlers.running import Pipe
 from daemon.handlers.said import KEPT
+from daemon.handlers.starting import Start
 
 _NULL = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 # A link that others have put there is not followed, and a FIFO does not block.
@@ -43,7 +44,8 @@ class CannotBegin(Exception):  # noqa: N818 - a verdict before there is a progra
 class Streams:
     """The three streams of one run. A context manager: at its end all of them are closed.
 
-    `answer` is the pipe for a result, where there is to be one.
+    `answer` is the pipe for a result, where there is to be one. `lent_to`: a start whose thread may
+    have to do with them beyond that end; then they are closed when it is over.
     """
 
     def __init__(self, step: CommandStep, output: bytes | None, jobs: Sequence[Job]) -> None:
@@ -53,6 +55,7 @@ class Streams:
         self._output = None if output is None else os.fsdecode(output % fields_of(jobs[0]))
         self._said: Pipe | None = None
         self.answer: Pipe | None = None
+        self.lent_to: Start | None = None
         self.stdin = self.stdout = self.stderr = _NULL
 
     async def open(self) -> None:
@@ -97,6 +100,12 @@ class Streams:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self.lent_to is None:
+            self._close()
+        else:
+            self.lent_to.afterwards(self._close)
+
+    def _close(self) -> None:
         self._close_files()
         for pipe in (self._said, self.answer):
             if pipe is not None:

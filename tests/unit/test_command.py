@@ -332,7 +332,7 @@ def test_loop_torn_down(tmp_path: Path) -> None:
 
 
 def test_child_watcher() -> None:
-    """The watcher is set without a warning; no thread waits for a program."""
+    """The watcher is set without a warning; two threads start programs, and none waits for them."""
     program = """if True:
         import asyncio, pathlib, threading
         from daemon.config_steps import CommandStep
@@ -342,13 +342,18 @@ def test_child_watcher() -> None:
         async def main():
             step = CommandStep(name="s", command=("/bin/sleep", "600"))
             handler = CommandHandler(step)
-            run = asyncio.create_task(handler.run(Job(1, Key("w", b"a"), b"/a", "s", 1, "k")))
-            children = pathlib.Path("/proc/thread-self/children")
-            while not children.read_text(): await asyncio.sleep(0)
+            jobs = [Job(n, Key("w", b"a"), b"/a", "s", 1, "k") for n in range(5)]
+            runs = [asyncio.create_task(handler.run(job)) for job in jobs]
+            children, tasks = [], pathlib.Path("/proc/self/task")
+            while len(children) < 5:
+                await asyncio.sleep(0)
+                children = "".join(e.read_text() for e in tasks.glob("*/children")).split()
             for _ in range(20): await asyncio.sleep(0)
+            assert threading.active_count() <= 3, threading.enumerate()
+            [run.cancel() for run in runs]
+            await asyncio.wait(runs)
+            await handler.close()
             assert threading.active_count() == 1, threading.enumerate()
-            run.cancel()
-            await asyncio.wait([run])
         install_child_watcher()
         asyncio.run(main())
     """

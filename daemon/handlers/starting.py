@@ -1,0 +1,161 @@
+"""Starts programs in threads: until one is loaded, whoever starts it stands still.
+
+That is most of a millisecond while the machine is busy, and without end where the disk with the
+program hangs: it must stop neither the other steps nor what watches over the daemon.
+"""
+
+import asyncio
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+
+from daemon.handlers.ticket import Ticket
+
+# Of one step. While one waits for its program to be loaded, the other goes on.
+THREADS = 2
+# What is started before the loop is told of it: to be told costs it as much as a start.
+TOGETHER = 16
+# When it looks for itself, should a thread hang that was about to tell.
+_LOOK_SECONDS = 0.05
+_CLOSE_SECONDS = 0.5
+
+
+class Start:
+    """A program on its way; `pid` resolves to its process, or to what kept it from starting."""
+
+    __slots__ = ("_call", "_to_begin", "_to_keep", "cancelled", "pid")
+
+    def __init__(self, call: Callable[[], int]) -> None:
+        self._call = call
+        self._to_begin = Ticket()
+        self._to_keep = Ticket()
+        # Whether `process` was cancelled and has returned a process all the same.
+        self.cancelled = False
+        self.pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def process(self, within: float, grace: float) -> int:
+        """The process, which the caller then has to end: at once, if `cancelled` is set.
+
+        Cancelling withdraws what no thread has begun with; for the rest it waits `grace`, or until
+        it is cancelled again. What comes to be after all that is ended by its thread.
+
+        Raises:
+            TimeoutError: there is none `within` so many seconds.
+            Exception: whatever kept it from starting.
+        """
+        while not self.pid.done():
+            try:
+                await asyncio.wait((self.pid,), timeout=grace if self.cancelled else within)
+            except asyncio.CancelledError:
+                if self._withdraw() or (self.cancelled and self._to_keep.take()):
+                    raise
+                self.cancelled = True
+            else:
+                if not self.pid.done() and (self._withdraw() or self._to_keep.take()):
+                    raise asyncio.CancelledError if self.cancelled else TimeoutError
+        return self.pid.result()
+
+    def afterwards(self, call: Callable[[], None]) -> None:
+        """Call when no thread has to do with it any more: most often that is now."""
+        if self.pid.done():
+            call()
+        else:
+            self.pid.add_done_callback(lambda _: call())
+
+    def run(self) -> int | Exception | None:
+        """In a thread: start it. None: it was withdrawn."""
+        if not self._to_begin.take():
+            return None
+        try:
+            pid = self._call()
+        except Exception as error:  # noqa: BLE001 - whoever asked gets it
+            return error
+        if not self._to_keep.take():
+            os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        return pid
+
+    def tell(self, became: int | Exception) -> None:
+        """In the loop: say what came of it."""
+        if isinstance(became, Exception):
+            self.pid.set_exception(became)
+            self.pid.exception()  # if nobody waits any more, nobody minds
+        else:
+            self.pid.set_result(became)
+
+    def _withdraw(self) -> bool:
+        if not self._to_begin.take():
+            return False
+        self.pid.cancel()
+        return True
+
+
+class Starter:
+    """Runs starts in up to `THREADS` threads, which begin with the first of them."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._queue: SimpleQueue[Start | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._over: deque[tuple[Start, int | Exception]] = deque()
+        self._unfinished = 0
+        self._is_timed = False
+
+    def start(self, call: Callable[[], int]) -> Start:
+        """`call` starts a program and returns its process; it is called in a thread."""
+        start = Start(call)
+        start.afterwards(self._finished)
+        self._unfinished += 1
+        self._queue.put(start)
+        if len(self._threads) < min(self._unfinished, THREADS):
+            loop = asyncio.get_running_loop()
+            # A daemon thread: one that hangs must not keep the process from ending.
+            thread = threading.Thread(target=self._work, args=(loop,), name=self._name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        self._look_later()
+        return start
+
+    def close(self) -> None:
+        """End the threads; one that hangs is left behind."""
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join(_CLOSE_SECONDS)
+        self._threads.clear()
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        untold = 0
+        while (start := self._queue.get()) is not None:
+            became = start.run()
+            if became is not None:
+                self._over.append((start, became))
+                untold += 1
+            if untold and (untold >= TOGETHER or self._queue.empty()):
+                untold = 0
+                with suppress(RuntimeError):  # the loop was closed meanwhile, and nobody waits
+                    loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        while self._over:
+            start, became = self._over.popleft()
+            start.tell(became)
+
+    def _finished(self) -> None:
+        self._unfinished -= 1
+
+    def _look_later(self) -> None:
+        """Whoever would have told us of others may hang by now."""
+        if not self._is_timed:
+            self._is_timed = True
+            asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._is_timed = False
+        self._tell()
+        if self._unfinished:
+            self._look_later()
