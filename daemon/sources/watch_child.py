@@ -143,9 +143,10 @@ class Watch:
         self._latency = latency or self._latency
         if latency and not self._ready:
             self._begin(latency)
+        # First: by the name of a link in a new folder, changes in an old one may be told.
+        self._grow(changes)
         self._report(changes)
         self._folders.check(changes)
-        self._grow(changes)
         self._probe()
         return "overflow" if lost else None
 

@@ -34,6 +34,7 @@ class Folders:
         self._links: dict[str, str | None] = {}
         self._linked: set[str] = set()
         self._unreadable: set[str] = set()
+        self._cut_short = False
 
     def survey(self, top: str) -> None:
         """Walk from this folder on, without a stat: the listing tells what is what."""
@@ -62,23 +63,22 @@ class Folders:
         return self._unreadable | self._links.keys()
 
     def straighten(self, paths: set[str]) -> set[str]:
-        """The same paths, none of them through a link, without those that are out of the tree."""
+        """The same paths, none of them through a link, without those that are out of the tree.
+
+        The name of a link itself stays: with one rename a file stands where the link was.
+        """
         if not self._links:
             return paths
         return {path for path in map(self._straight, paths) if path is not None}
 
     def grow(self, changes: Changes) -> bool:
-        """Survey the folders that are new; whether there are any.
-
-        Raises:
-            Outdated: they were not watched to their end.
-        """
+        """Survey the folders that are new; whether there are any."""
         new = {path for kind, path in changes if kind == ADDED and _is_folder(path)}
         for path in new:
             if path.rpartition("/")[0] not in new:
                 self.survey(path)
-        if any(up in new for folder in self._unreadable for up in self._above(folder)):
-            raise Outdated("a new folder holds one that cannot be read")
+        unreadable = self._unreadable
+        self._cut_short |= any(up in new for folder in unreadable for up in self._above(folder))
         return bool(new)
 
     def check(self, changes: Changes) -> None:
@@ -89,6 +89,8 @@ class Folders:
         """
         if not (self._links or self._unreadable):
             return
+        if self._cut_short:
+            raise Outdated("a new folder holds one that cannot be read")
         for kind, path in changes:
             if kind == DELETED and path in self._linked:
                 raise Outdated("a link to a folder was removed, and the folder's watch with it")
@@ -107,7 +109,11 @@ class Folders:
         return folders
 
     def _add_link(self, link: str) -> None:
-        target, root = _real(link), _real(self._root)
+        try:
+            target, root = _real(link), _real(self._root)
+        except OSError:
+            # It has just gone: no reason to leave out what else is in its folder.
+            return
         inside = (target + "/").startswith(root + "/")
         self._links[link] = self._root + target[len(root) :] if inside else None
         self._linked |= {link, *self._above(link)}
@@ -117,15 +123,15 @@ class Folders:
             yield path
 
     def _straight(self, path: str) -> str | None:
-        at = len(self._root)
-        while 0 <= at < len(path):
-            at = path.find("/", at + 1)
-            head = path if at < 0 else path[:at]
+        at = path.find("/", len(self._root) + 1)
+        while at >= 0:
+            head = path[:at]
             if head in self._links:
                 target = self._links[head]
                 if target is None:
                     return None
-                path, at = target + path[len(head) :], len(target)
+                path, at = target + path[at:], len(target)
+            at = path.find("/", at + 1)
         return path
 
 

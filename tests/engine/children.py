@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -72,6 +72,17 @@ def deaf(pid: int) -> Iterator[None]:
     finally:
         if ptrace(DETACH, thread, 0, 0):
             os.waitpid(thread, WALL)
+
+
+def watched_by(pid: int) -> set[int]:
+    """The inodes that a process has inotify watches on."""
+    found = set()
+    for path in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            for line in path.read_text().splitlines():
+                if line.startswith("inotify "):
+                    found.add(int(line.split()[2].removeprefix("ino:"), 16))
+    return found
 
 
 def make_files(folder: Path, count: int) -> None:

@@ -27,7 +27,16 @@ from daemon.sources.watcher import (
     RootDeleted,
     Watcher,
 )
-from tests.engine.children import alter, confine, deaf, make_files, paused, run_over, weaken
+from tests.engine.children import (
+    alter,
+    confine,
+    deaf,
+    make_files,
+    paused,
+    run_over,
+    watched_by,
+    weaken,
+)
 from tests.engine.conftest import DEADLINE
 
 
@@ -347,6 +356,39 @@ async def test_link_to_a_folder_that_is_removed(tree: Path) -> None:
         await ear.hear_of("a")
         (tree / "new" / "link").unlink()
         assert "link" in (await ear.end()).reason
+
+
+@pytest.mark.parametrize("target", ["d", "../out"])
+async def test_file_in_the_place_of_a_link(tree: Path, target: str) -> None:
+    """One rename puts a file where a link to a folder was: its name is told, now and later."""
+    (tree / "d").mkdir()
+    (tree.parent / "out").mkdir()
+    (tree / "link").symlink_to(target)
+    (tree / "new").write_text("x")
+    async with listening(tree) as ear:
+        (tree / "new").rename(tree / "link")
+        await ear.hear_of("link")
+        ear.reports.clear()
+        (tree / "link").write_text("more")
+        await ear.hear_of("link")
+
+
+async def test_new_link_to_a_folder(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link in a new folder takes over an old folder's watch, whose files keep their names."""
+    alter(monkeypatch, "watch_child", STEP_MS=100, DEBOUNCE_MS=5_000)
+    (tree / "d").mkdir()
+    new = tree.parent / "new"
+    (new / "link" / "far").mkdir(parents=True)
+    far = (new / "link" / "far").stat().st_ino
+    (new / "link" / "far" / "d").symlink_to(tree / "d")
+    async with listening(tree) as ear:
+        (tree / "a").write_text("x")
+        await ear.hear_of("a")
+        new.rename(tree / "new")
+        while far not in watched_by(ear.watcher.pid):  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0)
+        make_files(tree / "d", 100)
+        await ear.hear_of(*(f"d/{number}" for number in range(100)))
 
 
 async def test_watches_that_do_not_suffice(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
