@@ -29,6 +29,7 @@ import posix
 import sys
 import time
 
+from daemon.sources.watch_arrivals import Arrivals
 from daemon.sources.watch_canary import Canary
 from daemon.sources.watch_folders import Changes, Folders, Outdated, spelled
 from daemon.sources.watch_queue import Queue, await_closed, has_room
@@ -64,6 +65,7 @@ class Watch:
         self._make = make
         self._root, self._below = root, root + "/"
         self._canary = Canary(canary)
+        self._arrivals = Arrivals(self._canary.folder)
         self._queue = Queue()
         self._folders = Folders(root, self._turn)
         self._latency: int | None = None
@@ -101,6 +103,7 @@ class Watch:
             due = not self._canary.is_out and (pressed or since > CANARY_NS)
         if due:
             self._canary.send()
+        self._arrivals.ask(turn)
         return self._canary.is_overdue(turn)
 
     def _turn(self) -> tuple[int, bool]:
@@ -143,9 +146,10 @@ class Watch:
         self._latency = latency or self._latency
         if latency and not self._ready:
             self._begin(latency)
+        watched = self._arrivals.take(changes)
         # First: by the name of a link in a new folder, changes in an old one may be told.
         self._grow(changes)
-        self._report(changes)
+        self._report(changes, watched)
         self._folders.check(changes)
         self._probe()
         return "overflow" if lost else None
@@ -155,8 +159,9 @@ class Watch:
         tell("ready", latency, not self._exhausted)
         self._folders.survey(self._root)
 
-    def _report(self, changes: Changes) -> None:
-        heard = {path for _, path in changes if path.startswith(self._below)}
+    def _report(self, changes: Changes, watched: set[str]) -> None:
+        """Tell of what was heard, and again of new folders that are watched by now."""
+        heard = {path for _, path in changes if path.startswith(self._below)} | watched
         burst = self._burst or self._queue.is_burst(len(heard))
         self._burst = False
         if (DELETED, self._root) in changes:
@@ -164,7 +169,7 @@ class Watch:
         if heard:
             self._active = self._told = self._turned
             self._canary.send()
-        if len(heard) > FLOOD:
+        if len(heard) > FLOOD or self._root in watched:
             tell("flood")
         elif heard or burst:
             self._report_paths(changes, heard, burst=burst)
@@ -193,9 +198,17 @@ class Watch:
     def _grow(self, changes: Changes) -> None:
         if len(changes) > FLOOD:
             self._folders.survey(self._root)
+            new = {self._root}
+        else:
+            below = self._below
+            new = self._folders.grow(
+                p for kind, p in changes if kind == ADDED and p.startswith(below)
+            )
+        if new:
             self._grown = True
-        elif self._folders.grow(changes):
-            self._grown = True
+            self._arrivals.add(new)
+        if self._exhausted:
+            self._arrivals.forget()
 
     def _probe(self) -> None:
         """See whether new folders found watches left, or watches are free again: nobody says."""

@@ -9,7 +9,7 @@ from _stat import S_ISDIR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 ADDED, DELETED = 1, 3
 Changes = set[tuple[int, str]]
@@ -71,15 +71,15 @@ class Folders:
             return paths
         return {path for path in map(self._straight, paths) if path is not None}
 
-    def grow(self, changes: Changes) -> bool:
-        """Survey the folders that are new; whether there are any."""
-        new = {path for kind, path in changes if kind == ADDED and _is_folder(path)}
-        for path in new:
-            if path.rpartition("/")[0] not in new:
-                self.survey(path)
+    def grow(self, paths: "Iterable[str]") -> set[str]:
+        """Survey the folders among these paths, which are new; the topmost of them."""
+        new = {path for path in paths if _is_folder(path)}
+        topmost = {path for path in new if path.rpartition("/")[0] not in new}
+        for path in topmost:
+            self.survey(path)
         unreadable = self._unreadable
         self._cut_short |= any(up in new for folder in unreadable for up in self._above(folder))
-        return bool(new)
+        return topmost
 
     def check(self, changes: Changes) -> None:
         """See whether the watches still fit.

@@ -128,6 +128,44 @@ async def test_canary(tree: Path) -> None:
     assert canary_of(tree).stat().st_mode & 0o777 == 0o700
 
 
+async def test_new_folder(tree: Path) -> None:
+    """A new folder is told once more when it is watched, and all that came in it."""
+    new = tree.parent / "new"
+    folders = [new / f"{number}" / "deep" for number in range(2_000)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    inodes = {folder.stat().st_ino for folder in [new, *folders]}
+    async with listening(tree) as ear:
+        for turn in range(3):
+            new.rename(tree / f"new{turn}")
+            await ear.hear_of(f"new{turn}")
+            while ear.named.count(f"new{turn}".encode()) < 2:
+                await ear.hear(Changes)
+            assert inodes <= watched_by(ear.watcher.pid)
+            (tree / f"new{turn}").rename(new)
+
+
+async def test_new_folder_that_cannot_be_watched(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When nothing tells for too long that it is watched, another watcher is due."""
+    alter(monkeypatch, "watch_arrivals", UNWATCHED_NS=-1)
+    async with listening(tree) as ear:
+        (tree / "new").mkdir()
+        assert "is not watched" in (await ear.end()).reason
+    assert ear.named == [b"new"]
+
+
+async def test_new_folders_under_one_watcher_after_another(tree: Path) -> None:
+    """What a watcher leaves behind serves the next one, however often it was used."""
+    for turn in range(4):
+        async with listening(tree) as ear:
+            for number in range(turn):
+                (tree / f"{turn}-{number}").mkdir()
+                while ear.named.count(f"{turn}-{number}".encode()) < 2:
+                    await ear.hear(Changes)
+
+
 async def test_idle_canary(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A watcher with nothing to tell says at times that it is well."""
     alter(monkeypatch, "watch_child", CANARY_NS=1, ACTIVE_NS=1)
@@ -234,6 +272,9 @@ async def test_folders_that_are_not_utf8(tmp_path: Path) -> None:
         (odd / "tree" / "d" / "a").write_text("x")
         await ear.hear_of("d/a")
         assert set(ear.named) == {b"d/a"}
+        (odd / "tree" / "new").mkdir()
+        while ear.named.count(b"new") < 2:
+            await ear.hear(Changes)
         (odd / "tree").rename(odd / "away")
         await ear.hear(RootDeleted)
 
