@@ -1,8 +1,8 @@
 """The one way in: every reason to touch a file is a trigger that passes through here."""
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -21,6 +21,10 @@ class ScanRequest(NamedTuple):
     cause: str
 
 
+class Bundle(list[Trigger]):
+    """New files of one watch that a scan has found, which go through the verbs together."""
+
+
 class Inbox:
     """Triggers on their way to the pipeline, and subtrees on their way to the reconciler.
 
@@ -32,14 +36,19 @@ class Inbox:
         self._limit = limit
         self._facts: deque[Trigger] = deque()
         self._looks: OrderedDict[Key, Trigger] = OrderedDict()
-        self._bundles: deque[list[Trigger]] = deque()
+        self._bundles: deque[Bundle] = deque()
         self._bundled = 0
+        # By watch, those that wait and those that were taken and are not finished.
+        self._bundles_left: Counter[str] = Counter()
+        self._bundle_over = asyncio.Event()
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._unfinished = 0
+        # The paths of what waits in bundles, and of all that was taken and is not finished.
+        self._busy: set[Key] = set()
         self._scans: OrderedDict[Key, str] = OrderedDict()
         self._scans_asked = asyncio.Event()
         # How many scans run that were asked for.
@@ -80,16 +89,18 @@ class Inbox:
         for trigger in triggers:
             await self.offer(trigger)
 
-    async def offer_bundle(self, looks: list[Trigger]) -> None:
+    async def offer_bundle(self, looks: Sequence[Trigger]) -> None:
         """Put in what goes through the verbs together, when there is room; never merged."""
         await self._room.wait()
-        self._bundles.append(looks)
+        self._bundles.append(Bundle(looks))
+        self._bundles_left[looks[0].key.watch] += 1
         self._bundled += len(looks)
+        self._busy.update([look.key for look in looks])
         self._unfinished += len(looks)
         self._put_in()
 
     async def take(self, limit: int = 1) -> list[Trigger]:
-        """The next triggers, at least one. Whoever takes them says `finished` for all of them.
+        """The next triggers, at least one. Whoever takes them says `finished_all` for them.
 
         What has happened, and what is looked at on a hint, goes before what a scan found.
         """
@@ -97,6 +108,7 @@ class Inbox:
             self._filled.clear()
             await self._filled.wait()
         taken = self._next_triggers(limit)
+        self._busy.update([trigger.key for trigger in taken])
         if len(self) < self._limit:
             self._room.set()
         return taken
@@ -116,8 +128,16 @@ class Inbox:
         self._unfinished += 1
         self._idle.clear()
 
+    def finished_all(self, triggers: Sequence[Trigger]) -> None:
+        """The work of these, which were taken together, is done."""
+        self._busy.difference_update([trigger.key for trigger in triggers])
+        if isinstance(triggers, Bundle):
+            self._bundles_left[triggers[0].key.watch] -= 1
+            self._bundle_over.set()
+        self.finished(len(triggers))
+
     def finished(self, count: int = 1) -> None:
-        """The work of so many triggers is done."""
+        """The work of so many triggers is done, which were held."""
         self._unfinished -= count
         if self._unfinished == 0:
             self._idle.set()
@@ -130,6 +150,14 @@ class Inbox:
     async def idle(self) -> None:
         """Wait until every trigger that was put in is finished."""
         await self._idle.wait()
+
+    async def unbundled_for(self, watch: str, seconds: float) -> None:
+        """Wait until what scans of a watch found new is on record, but no longer than this."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._bundles_left[watch]:
+                    self._bundle_over.clear()
+                    await self._bundle_over.wait()
 
     async def idle_for(self, seconds: float) -> None:
         """Wait until every trigger is finished, but no longer than this."""
@@ -158,6 +186,10 @@ class Inbox:
     def awaits(self, key: Key) -> bool:
         """A look at this path waits already."""
         return key in self._looks
+
+    def knows(self, key: Key) -> bool:
+        """Somebody has spoken of this path, and what came of it need not be on record yet."""
+        return key in self._looks or key in self._busy
 
     async def next_scans(self) -> list[ScanRequest]:
         """All subtrees to compare, when there are any. What is asked for from now on comes next."""

@@ -127,7 +127,7 @@ class Pipeline:
             together = self._finish_free(free)
             await (asyncio.gather(together, *waiting) if waiting else together)
         finally:
-            self._inbox.finished(len(triggers))
+            self._inbox.finished_all(triggers)
 
     async def _finish_free(self, turns: Sequence[Turn]) -> None:
         try:

@@ -168,7 +168,9 @@ class Scanner:
             for path, seen in new
             if not awaited(key := Key(name, path))
         ]
-        counts.unannounced += len(looks)
+        # Since it was listed, its hint or a former scan may have brought it on record, or nearly.
+        knows, recalls = self._inbox.knows, self._ledger.recalls
+        counts.unannounced += sum(not (knows(look.key) or recalls(look.key)) for look in looks)
         if looks:
             await self._inbox.offer_bundle(looks)
             await asyncio.sleep(0)
@@ -176,7 +178,7 @@ class Scanner:
     async def _offer(self, looks: Sequence[Trigger], counts: Counts) -> None:
         for start in range(0, len(looks), SLICE):
             slice_ = looks[start : start + SLICE]
-            counts.unannounced += sum(not self._inbox.awaits(look.key) for look in slice_)
+            counts.unannounced += sum(not self._inbox.knows(look.key) for look in slice_)
             await self._inbox.offer_all(slice_)
             # Unless the inbox is full nothing here waits: 200,000 of them held the loop for 1.9 s.
             await asyncio.sleep(0)

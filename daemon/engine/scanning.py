@@ -41,7 +41,8 @@ class Differences(Struct):
 class Counts(Struct):
     """What a scan saw, and how many of the files differed from their rows.
 
-    `unannounced`: those that no hint in the inbox speaks of. `shut`: what could not be read.
+    `unannounced`: those of which no hint, and no scan before, had told yet. `shut`: what could not
+    be read.
     """
 
     directories: int = 0

@@ -18,6 +18,8 @@ PAUSE = 2.0
 PARTS = 16
 # Hints that were read when a burst ended get so long to be looked at: the scan is to find others.
 HINTS_SECONDS = 2.0
+# And what the scans before it found gets so long: it would be found, and counted, once more.
+FOUND_SECONDS = 10.0
 _TOLD = ("directories", "files", "new", "changed", "missing", "unreadable")
 
 
@@ -106,6 +108,7 @@ class Reconciler:
         loop = asyncio.get_running_loop()
         if cause == "burst":
             await self._inbox.idle_for(HINTS_SECONDS)
+        await self._inbox.unbundled_for(tree.name, FOUND_SECONDS)
         since = loop.time()
         counts = await self._scanner.scan(tree, [b""])
         took = loop.time() - since

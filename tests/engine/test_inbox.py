@@ -94,11 +94,11 @@ async def test_idle() -> None:
     for name in ("a", "a", "b"):
         inbox.put(look(name))
     idle = asyncio.create_task(inbox.idle())
-    await everything(inbox)
-    inbox.finished()
+    first, second = await everything(inbox)
+    inbox.finished_all([first])
     await asyncio.sleep(0)
     assert not idle.done()
-    inbox.finished()
+    inbox.finished_all([second])
     await asyncio.wait_for(idle, DEADLINE)
 
 
@@ -134,15 +134,39 @@ async def test_bundles() -> None:
     await asyncio.sleep(0)
     assert (len(inbox), waiting.done()) == (4, False)
     assert await inbox.take(9) == [look("a")]
-    assert await inbox.take(1) == bundle
+    taken = await inbox.take(1)
+    assert taken == bundle
     await asyncio.wait_for(waiting, DEADLINE)
-    inbox.finished(4)
+    inbox.finished_all(taken)
+    inbox.finished_all([look("a")])
     idle = asyncio.create_task(inbox.idle())
     await asyncio.sleep(0)
     assert not idle.done()
     assert await inbox.take(9) == [look("d")]
-    inbox.finished()
+    inbox.finished_all([look("d")])
     await asyncio.wait_for(idle, DEADLINE)
+
+
+async def test_what_is_known() -> None:
+    """A path is known from its trigger to the end of its work; bundles are over when all are."""
+    inbox = Inbox()
+    inbox.put(look("a"))
+    for name in ("b", "c"):
+        await inbox.offer_bundle([look(name)])
+    unbundled = asyncio.create_task(inbox.unbundled_for("incoming", DEADLINE))
+    for name in ("a", "b", "c"):
+        assert inbox.knows(key(name))
+        taken = await inbox.take(9)
+        assert taken == [look(name)]
+        assert inbox.knows(key(name))
+        await asyncio.sleep(0)
+        assert not unbundled.done()
+        inbox.finished_all(taken)
+        assert not inbox.knows(key(name))
+    await asyncio.wait_for(unbundled, DEADLINE)
+    await inbox.offer_bundle([look("d")])
+    await inbox.unbundled_for("incoming", 0)
+    await inbox.unbundled_for("another", DEADLINE)
 
 
 async def test_what_is_held_back_is_unfinished() -> None:
@@ -154,6 +178,5 @@ async def test_what_is_held_back_is_unfinished() -> None:
     assert not idle.done()
     inbox.put(look("a"))
     inbox.finished()
-    await inbox.take()
-    inbox.finished()
+    inbox.finished_all(await inbox.take())
     await asyncio.wait_for(idle, DEADLINE)

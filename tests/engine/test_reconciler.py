@@ -4,8 +4,8 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Scan:
 
         bundle = service.inbox.offer_bundle
 
-        async def offer_bundle(looks: list[Trigger]) -> None:
+        async def offer_bundle(looks: Sequence[Trigger]) -> None:
             self.found += [look.key.path for look in looks]
             await bundle(looks)
 
@@ -301,6 +301,38 @@ async def test_burst_that_was_an_overflow(
         rig.service.inbox.put(Trigger(rig.key("b"), "look", "hint"))
         await scan.reconciler.reconcile(scan.tree, "burst")
         assert not scan.tree.rerooted.is_set()
+
+
+async def test_found_only_once(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a hint or a scan has told of is not missed, though it is not on record yet."""
+    put(tree, "found", "told", "missed")
+    async with engine() as rig:
+        scan, inbox = Scan(rig, monkeypatch), rig.service.inbox
+        async with AsyncExitStack() as held:
+            for name in ("found", "told"):
+                await held.enter_async_context(rig.service.pipeline._locks.hold(rig.key(name)))
+            inbox.put(Trigger(rig.key("told"), "look", "hint"))
+            for expected in (2, 0):
+                counts = await scan.scanner.scan(scan.tree, [b""])
+                assert counts.unannounced == expected
+            assert await scan.state("told") == "untracked"
+        await inbox.idle()
+        assert [await scan.state(name) for name in ("found", "told")] == ["ready"] * 2
+
+
+async def test_one_whole_scan_after_another(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one begins when what the last one has found is on record."""
+    put(tree, "a")
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        async with rig.service.pipeline._locks.hold(rig.key("a")):
+            assert (await scan.reconciler.reconcile(scan.tree, "period")).new == 1
+            second = asyncio.create_task(scan.reconciler.reconcile(scan.tree, "period"))
+            await rig.lines()
+            assert not second.done()
+        assert (await second).new == 0
 
 
 async def test_renamed_while_nobody_looked(
