@@ -51,6 +51,10 @@ class Sequels:
             self._dispatcher.launch(after)
         elif after.state == "quarantined":
             turn.tree.quarantined.set()
+        gone = transition.event == "vanish" and turn.look.kind == "absent"
+        if gone and turn.trigger.cause != "scan":
+            # While that waited a folder may have stood there, and its hints went for this one.
+            self._inbox.suspect(before.key)
         if after.due_at is not None:
             self._alarms.set(after, after.due_at, turn.look.seen)
         elif before.due_at is not None:

@@ -228,6 +228,22 @@ async def test_folder_that_went_where_a_file_once_was(engine: Open, tree: Path) 
         assert await rig.service.inbox.suspects() == [path]
 
 
+async def test_folder_that_came_and_went_in_the_place_of_a_file(engine: Open, tree: Path) -> None:
+    """While the file's removal waits, hints of the folder wait with it: then it is suspected."""
+    async with engine() as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        (tree / "a").unlink()
+        assert await rig.send(path, "look", cause="hint") is None
+        (tree / "a").mkdir()
+        await rig.send(rig.write("a/b"), "look")
+        assert await rig.send(path, "look", cause="hint") is None
+        (tree / "a").rename(tree.parent / "away")
+        assert await rig.send(path, "look", cause="hint") is None
+        assert (await rig.state(path, ["gone"])).state == "gone"
+        assert await rig.service.inbox.suspects() == [path]
+
+
 async def test_unwanted_name(engine: Open) -> None:
     """What the patterns leave out is not discovered, whoever asks."""
     async with engine(exclude=("*.part",)) as rig:
