@@ -41,6 +41,7 @@ class Evidence:
         current = await self._load(turns)
         await self._look(current)
         await self._find_origins(current)
+        await self._make_sure(current)
         for turn in current:
             if turn.needs_digest and turn.origin is None:
                 self._contents.want(turn)
@@ -61,10 +62,22 @@ class Evidence:
         return [turn for turn in turns if not turn.is_stale]
 
     def _is_new(self, turn: Turn) -> bool:
-        """A scan saw no row; if it was wrong, the insert loses, and that is found out then."""
+        """A scan saw no row; if it was wrong, an insert loses, and that is found out then."""
         return (
             turn.trigger.found is not None and not turn.lost and not self._ledger.recalls(turn.key)
         )
+
+    async def _make_sure(self, turns: Sequence[Turn]) -> None:
+        """Read the rows after all where no insert follows, which would find out about them."""
+        unsure = [turn for turn in turns if self._is_new(turn) and turn.inserts_nothing]
+        rows = await self._ledger.rows([turn.key for turn in unsure]) if unsure else ()
+        known = [(turn, row) for turn, row in zip(unsure, rows, strict=True) if row is not None]
+        for turn, row in known:
+            turn.row = turn.slot.row = row
+            turn.origin = None
+            if turn.look.kind != "error":
+                turn.judge()
+        await self._find_origins([turn for turn, _ in known])
 
     async def _look(self, turns: Sequence[Turn]) -> None:
         ask = []

@@ -29,7 +29,10 @@ class Patience:
         return len(self._queue)
 
     def wait(self, trigger: Trigger) -> None:
-        """Look at this path again later. One trigger a path: the first stands for all."""
+        """Look at this path again later. One trigger a path: the first stands for all.
+
+        What a scan saw, it saw at its time.
+        """
         if trigger.key in self._waiting:
             return
         if len(self._queue) >= LIMIT:
@@ -38,7 +41,7 @@ class Patience:
         loop = asyncio.get_running_loop()
         self._waiting[trigger.key] = None
         self._inbox.hold()
-        self._queue.append((loop.time() + GRACE_SECONDS, replace(trigger, waited=True)))
+        self._queue.append((loop.time() + GRACE_SECONDS, replace(trigger, waited=True, found=None)))
         if self._timer is None:
             self._timer = loop.call_later(GRACE_SECONDS, self._release)
 

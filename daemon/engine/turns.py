@@ -159,6 +159,11 @@ class Turn:
         return self.event not in {"change", "settle"} or not self.tree.is_sign(self.key.path)
 
     @property
+    def inserts_nothing(self) -> bool:
+        """The path has no row, as far as it was asked, and gets none that is new."""
+        return not self.row.id and (self.look.kind != "file" or self.origin is not None)
+
+    @property
     def is_complete(self) -> bool:
         """Settled, and in all that its watch asks for besides."""
         return self.is_ripe and (bool(self.digest) or not self.tree.by_content)

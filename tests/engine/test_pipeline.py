@@ -13,6 +13,7 @@ import pytest
 from daemon.cli.faults import FaultyStore, InjectedFault
 from daemon.cli.harness import Rig
 from daemon.core.model import Key, Record, Refused, Transition, Trigger
+from daemon.engine.disk import fingerprint
 from daemon.engine.pipeline import TOGETHER
 from daemon.handlers import Outcome
 from daemon.store import Store
@@ -242,6 +243,39 @@ async def test_folder_that_came_and_went_in_the_place_of_a_file(engine: Open, tr
         assert await rig.send(path, "look", cause="hint") is None
         assert (await rig.state(path, ["gone"])).state == "gone"
         assert await rig.service.inbox.suspects() == [path]
+
+
+@pytest.mark.parametrize("lasts", [True, False])
+async def test_row_that_a_scan_did_not_see(engine: Open, tree: Path, *, lasts: bool) -> None:
+    """A file that got its row after a scan found it, and is gone again when that is looked at."""
+    async with engine(steps=0) as rig:
+        path = rig.write("a")
+        found = fingerprint((tree / "a").stat())
+        await rig.send(path, "look", cause="hint")
+        assert (await rig.row(path)).state == "done"
+        if not lasts:
+            (tree / "a").unlink()
+        assert await rig.send(path, "look", cause="scan", found=found) is None
+        await rig.service.inbox.idle()
+        assert (await rig.row(path)).state == ("done" if lasts else "gone")
+
+
+async def test_rename_to_a_path_whose_row_a_scan_did_not_see(engine: Open, tree: Path) -> None:
+    """The row that the path got meanwhile is known of before another is moved there."""
+    async with engine(steps=0) as rig:
+        path, other = rig.write("a"), rig.write("b", "another")
+        for each in (path, other):
+            await rig.send(each, "look", cause="hint")
+        (tree / "b").rename(tree / "a")
+        found = fingerprint((tree / "a").stat())
+        assert await rig.send(path, "look", cause="scan", found=found) is None
+        await rig.send(other, "look", cause="hint")
+        await rig.service.inbox.idle()
+        await rig.send(path, "look")
+        rows = [await rig.row(each) for each in (path, other)]
+        assert [row.state for row in rows] == ["done", "gone"]
+        assert rows[0].seen == found
+        assert not [line for line in await rig.lines() if line.get("outcome") == "failed"]
 
 
 async def test_unwanted_name(engine: Open) -> None:
