@@ -128,6 +128,11 @@ def test_a_file_in_quarantine(site: Site, status: int, said: str) -> None:
     daemon.stop()
 
 
+def was_ready(daemon: RunningDaemon, name: str) -> bool:
+    """By its first look, where that comes late, or by a later one."""
+    return any(line["to_state"] == "ready" for line in daemon.of(name))
+
+
 def test_files_at_work_and_in_the_queue(site: Site) -> None:
     """One runs and one waits for its place: nothing is amiss, unless the daemon is down."""
     effects, gate = site.effects(), site.gate()
@@ -136,7 +141,7 @@ def test_files_at_work_and_in_the_queue(site: Site) -> None:
     daemon = site.start().ready()
     for name in ("a", "b"):
         (site.tree / name).touch()
-        daemon.line("settle", path=name)
+    daemon.wait_for(lambda _: was_ready(daemon, "a") and was_ready(daemon, "b"), "both ready")
     running = effects.next().decode()
     waiting = "b" if running == "a" else "a"
     code, found, sentences = told(site, running)
