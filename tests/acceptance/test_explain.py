@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.harness import RunningDaemon
+from tests.acceptance.harness import DEADLINE, RunningDaemon
 from tests.acceptance.sites import Site
 
 TRUE = 'name = "load"\ncommand = ["/bin/true"]'
@@ -252,6 +253,10 @@ def test_a_root_that_is_away(site: Site) -> None:
     daemon.done("a")
     site.tree.rename(site.folder / "away")
     daemon.line("daemon.removals_frozen")
+    # What `explain` knows of the daemon is written down a moment after the line.
+    until = time.monotonic() + DEADLINE
+    while "the root is lost" not in site.sql("SELECT detection FROM watches")[0][0]:
+        assert time.monotonic() < until
     code, found, sentences = told(site, "a")
     assert (code, found["state"]) == (1, "done")
     assert "It cannot be looked at: the watched root is not there." in sentences
