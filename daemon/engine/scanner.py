@@ -5,7 +5,7 @@ renamed files have taken their rows along, what is missing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Protocol
@@ -88,17 +88,23 @@ class Scanner:
             yield
             reading.cancel()
 
-    async def scan(self, tree: Tree, tops: Sequence[bytes]) -> Counts:
-        """Compare the subtrees at `tops` with their rows, directory by directory."""
+    async def scan(
+        self, tree: Tree, tops: Sequence[bytes], listed: Callable[[], None] = lambda: None
+    ) -> Counts:
+        """Compare the subtrees at `tops` with their rows, directory by directory.
+
+        `listed` is called when all that is new has been told of, and only what is missing is left.
+        """
         counts, root, sight = Counts(), tree.root_id, _sight(tree)
-        if not await self._is_rooted(tree):
-            # Whoever watches over the root says so; a root that is away removes no file.
-            return counts
         self._inbox.scanning += 1
         try:
+            if not await self._is_rooted(tree):
+                # Whoever watches over the root says so; a root that is away removes no file.
+                return counts
             sparse = await self._compare(tree, tops, counts)
         finally:
             self._inbox.scanning -= 1
+            listed()
         if b"" in tops:
             self._said = {key for key in self._said if key.watch != tree.name or key in counts.shut}
         for top in tops:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from daemon.engine.inbox import Inbox, ScanRequest
@@ -14,8 +14,11 @@ from daemon.engine.trees import Tree
 
 # A scan that took a second is followed by another after so many seconds at the earliest.
 PAUSE = 2.0
-# Scans of parts at once. Those that have found something missing wait a while before they say so.
+# Scans of parts at once, as long as they list.
 PARTS = 16
+# And with those that have found something missing, and wait for an explanation before they say so:
+# they wait for the others, which must therefore not have to wait for them.
+WAITING = 256
 # Hints that were read when a burst ended get so long to be looked at: the scan is to find others.
 HINTS_SECONDS = 2.0
 # And what the scans before it found gets so long: it would be found, and counted, once more.
@@ -58,7 +61,7 @@ class Reconciler:
 
     async def run_requests(self) -> None:
         """Scan what the inbox asks for, until cancelled. Whole trees are another task's."""
-        limit = asyncio.Semaphore(PARTS)
+        listing, parts = asyncio.Semaphore(PARTS), asyncio.Semaphore(WAITING)
         async with asyncio.TaskGroup() as tasks:
             while True:
                 requests = await self._inbox.next_scans()
@@ -66,12 +69,16 @@ class Reconciler:
                     if b"" in tops:
                         self._rounds[watch].ask(cause)
                         continue
-                    await limit.acquire()
-                    part = self._scan_part(self._trees[watch], cause, _topmost(tops))
-                    tasks.create_task(part).add_done_callback(lambda _: limit.release())
+                    await parts.acquire()
+                    await listing.acquire()
+                    tree = self._trees[watch]
+                    part = self._scan_part(tree, cause, _topmost(tops), listing.release)
+                    tasks.create_task(part).add_done_callback(lambda _: parts.release())
 
-    async def _scan_part(self, tree: Tree, cause: str, tops: list[bytes]) -> None:
-        counts = await self._scanner.scan(tree, tops)
+    async def _scan_part(
+        self, tree: Tree, cause: str, tops: list[bytes], listed: Callable[[], None]
+    ) -> None:
+        counts = await self._scanner.scan(tree, tops, listed)
         tree.detection.miss(cause, counts.unannounced)
 
     async def run_suspects(self) -> None:

@@ -18,7 +18,7 @@ from daemon.engine.identity import RootId
 from daemon.engine.scanner import Scanner
 from daemon.engine.scanning import Counts
 from daemon.engine.trees import Tree
-from daemon.sources.reconciler import Reconciler
+from daemon.sources.reconciler import PARTS, Reconciler
 from tests.engine.conftest import Open, background
 
 
@@ -259,6 +259,31 @@ async def test_requests(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatc
         async with background(scan.reconciler.run_requests()):
             rig.service.inbox.request_scan(Key("incoming", b"d"), "hint")
             await rig.state(rig.key("d/a"), ["ready"])
+
+
+async def test_parts_that_wait(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for an explanation of what is missing keeps no other part from being scanned.
+
+    Seen: the explanation was in the part that had to wait, and came after 20 s.
+    """
+    names = [f"d{number}" for number in range(PARTS + 1)]
+    put(tree, *(f"{name}/a" for name in names))
+    async with engine() as rig:
+        scan, inbox, calm = Scan(rig, monkeypatch), rig.service.inbox, asyncio.Event()
+        await scan.run()
+        for name in names:
+            (tree / name / "a").unlink()
+        monkeypatch.setattr(inbox, "quiet_for", lambda _: calm.wait())
+        async with background(scan.reconciler.run_requests()):
+            for name in names:
+                inbox.request_scan(rig.key(name), "hint")
+                for _ in range(3):  # so that each is a part of its own
+                    await asyncio.sleep(0)
+            put(tree, "new/a")
+            inbox.request_scan(rig.key("new"), "hint")
+            await rig.state(rig.key("new/a"), ["ready"])
+            calm.set()
+            await rig.state(rig.key(f"{names[-1]}/a"), ["gone"])
 
 
 async def test_periodic(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
