@@ -55,7 +55,9 @@ class Patience:
         self._timer = None
         loop = asyncio.get_running_loop()
         now = loop.time()
-        while self._queue and self._is_over(self._queue[0][0], now):
+        # Asked once: each look that is put in here would keep all the others back once more.
+        due = now if self._inbox.calm else now - LONGEST_SECONDS
+        while self._queue and self._queue[0][0] <= due:
             trigger = self._queue.popleft()[1]
             del self._waiting[trigger.key]
             self._inbox.put(trigger)
@@ -63,6 +65,3 @@ class Patience:
         if self._queue:
             wait = max(self._queue[0][0] - now, GRACE_SECONDS / 4)
             self._timer = loop.call_later(wait, self._release)
-
-    def _is_over(self, due: float, now: float) -> bool:
-        return now >= due and (self._inbox.calm or now >= due + LONGEST_SECONDS)

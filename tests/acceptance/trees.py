@@ -139,15 +139,17 @@ def agree(site: Site, daemon: RunningDaemon) -> dict[bytes, Row]:
     """
     known, last = Known(daemon), site.tree / "later"
     last.unlink(missing_ok=True)
-    _await_agreement(site, daemon, known)
+    await_agreement(site, daemon, known)
     last.touch()
-    _await_agreement(site, daemon, known)
+    await_agreement(site, daemon, known)
     rows = live_rows(site)
     del rows[b"later"]
     return rows
 
 
-def _await_agreement(site: Site, daemon: RunningDaemon, known: Known) -> None:
+def await_agreement(site: Site, daemon: RunningDaemon, known: Known | None = None) -> None:
+    """Wait until the rows say what is on the disk. `known`: of an earlier wait for this daemon."""
+    known = known or Known(daemon)
     disk = on_disk(site.tree)
 
     def agreed(_: object) -> bool:
