@@ -49,7 +49,6 @@ PATIENCE_SECONDS = 30.0
 # After the drain: handlers that ignore TERM, the last commits, the last lines.
 STOP_SECONDS = 60.0
 
-
 # A terminal that is closed sends SIGHUP: that must not be a crash.
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -91,7 +90,7 @@ class Service:
             self._alarms,
         )
         self._quarantines = [
-            Quarantine(tree, move, self.inbox, ledger, journal)
+            Quarantine(tree, move, self.inbox, ledger, journal, self._record.parts)
             for tree in self.trees.values()
             if (move := tree.watch.on_quarantine)
         ]
@@ -160,6 +159,7 @@ class Service:
         """Everything that brings work in, or begins it."""
         await self.know_trees()
         await self._survivors.find()
+        await asyncio.to_thread(self._record.parts.clean)
         finish = finisher(self.dispatcher)
         for quarantine in self._quarantines:
             await quarantine.resume()

@@ -23,6 +23,7 @@ from daemon.engine.trees import Tree
 from daemon.handlers import Job, Outcome
 from daemon.handlers.copying import write_beside
 from daemon.handlers.filing import FilingHandler
+from daemon.handlers.parts import Parts
 
 PAGE = 1_000
 # Transitions in the word beside a file, the last ones.
@@ -38,13 +39,20 @@ class Quarantine:
     """Takes the quarantined files of one tree away, one after the other."""
 
     def __init__(
-        self, tree: Tree, move: Move, inbox: Inbox, ledger: Ledger, journal: Journal
+        self,
+        tree: Tree,
+        move: Move,
+        inbox: Inbox,
+        ledger: Ledger,
+        journal: Journal,
+        parts: Parts,
     ) -> None:
         self._tree = tree
         self._inbox = inbox
         self._ledger = ledger
         self._journal = journal
-        self._handler = FilingHandler(move, tree.name)
+        self._handler = FilingHandler(move, tree.name, parts)
+        self._parts = parts
         self._over: OrderedDict[tuple[int, int], None] = OrderedDict()
         self._said: str | None = None
 
@@ -125,7 +133,7 @@ class Quarantine:
         )
         text = _reason(row, target, history)
         try:
-            await asyncio.to_thread(write_beside, _reason_path(target), text)
+            await asyncio.to_thread(write_beside, _reason_path(target), text, self._parts)
         except OSError as error:
             self._complain(Outcome("reject", f"no reason beside it: {error.strerror}"), row)
 

@@ -5,9 +5,9 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from hashlib import blake2b
 
 from daemon.core.targets import numbered
+from daemon.handlers.parts import NOWHERE, Parts, part_in
 from daemon.handlers.renaming import rename_new
 
 # How much is copied before it is asked whether the daemon stops.
@@ -19,25 +19,13 @@ class Stopped(Exception):  # noqa: N818 - what happened, and read as that
     """The daemon stops."""
 
 
-def part_in(folder: bytes, *what: bytes) -> bytes:
-    """Where something is written that gets its name when it is complete.
-
-    `what` it is and nothing else: so the next try takes the same, and leaves nothing of the last.
-    """
-    host = os.fsencode(os.uname().nodename)  # others may write to the folder as well
-    digest = blake2b(b"\0".join((host, *what)), digest_size=16).hexdigest()
-    return b"%b/.treewarden-%b.part" % (folder, digest.encode())
-
-
 def write_copy(fd: int, part: bytes, is_stopped: Callable[[], bool]) -> None:
     """Copy what is open to a new file: bytes, owner where we may, mode and times, all on the disk.
 
     Raises:
         Stopped: it was told to, between two chunks.
     """
-    with suppress(FileNotFoundError):
-        os.unlink(part)  # noqa: PTH108 - that of an earlier run; nobody else uses such a name
-    copy = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    copy = _create(part, 0o600)
     try:
         done, st = 0, os.fstat(fd)
         while count := os.sendfile(copy, fd, done, CHUNK):
@@ -54,6 +42,13 @@ def write_copy(fd: int, part: bytes, is_stopped: Callable[[], bool]) -> None:
         os.close(copy)
 
 
+def _create(part: bytes, mode: int) -> int:
+    """Open a new file for writing: never through a link that somebody has put in its place."""
+    with suppress(FileNotFoundError):
+        os.unlink(part)  # noqa: PTH108 - that of an earlier run; nobody else uses such a name
+    return os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+
+
 def name(part: bytes, candidates: Iterable[bytes]) -> bytes:
     """Give what is complete the first of some names that is free.
 
@@ -68,20 +63,21 @@ def name(part: bytes, candidates: Iterable[bytes]) -> bytes:
     raise FileExistsError(errno.EEXIST, "every numbered name is taken", candidate)
 
 
-def write_beside(path: bytes, text: bytes) -> None:
+def write_beside(path: bytes, text: bytes, parts: Parts = NOWHERE) -> None:
     """Write a file as a whole and for good, under a numbered name where there is one already."""
     folder = path.rpartition(b"/")[0]
     part = part_in(folder, path)
-    try:
-        with open(part, "wb") as file:  # noqa: PTH123 - a path of bytes
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        name(part, numbered(path))
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(part)  # noqa: PTH108 - a path of bytes
-        raise
+    with parts.writing(part):
+        try:
+            with os.fdopen(_create(part, 0o666), "wb") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            name(part, numbered(path))
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(part)  # noqa: PTH108 - a path of bytes
+            raise
     sync_folder(folder)
 
 

@@ -16,6 +16,7 @@ from daemon.core.targets import Target
 from daemon.handlers import Job, Outcome, Verdict, relocate
 from daemon.handlers.copying import Stopped
 from daemon.handlers.launching import TOO_FEW
+from daemon.handlers.parts import NOWHERE, Parts
 from daemon.handlers.relocate import Absent, Changed, File, Place
 
 # What the file itself has to do with: its name, its size, or another file in place of a folder.
@@ -26,7 +27,8 @@ _PERHAPS = frozenset({errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ, e
 class Filing:
     """Where the files of a watch go, by an `on_done` or `on_quarantine`. Its methods block."""
 
-    def __init__(self, after: After, watch: str) -> None:
+    def __init__(self, after: After, watch: str, parts: Parts = NOWHERE) -> None:
+        self._parts = parts
         move = after if isinstance(after, Move) else None
         self._target = Target(move.move) if move else None
         self._base = os.fsencode(base_of(move.move, watch)) if move else b""
@@ -61,7 +63,7 @@ class Filing:
     def _take(self, key: Key, file: File, stopped: threading.Event) -> bytes | None:
         place = self.place_of(key, file.seen)
         if place is not None:
-            return relocate.move(file, place, stopped.is_set)
+            return relocate.move(file, place, stopped.is_set, self._parts)
         relocate.delete(file)
         return None
 
@@ -81,10 +83,10 @@ class Filing:
 
 
 class FilingHandler:
-    """`on_done` of a watch."""
+    """`on_done` of a watch. Its copies are on record in `parts` while they are made."""
 
-    def __init__(self, after: After, watch: str) -> None:
-        self._filing = Filing(after, watch)
+    def __init__(self, after: After, watch: str, parts: Parts = NOWHERE) -> None:
+        self._filing = Filing(after, watch, parts)
 
     async def run(self, job: Job) -> Outcome:
         """See `Handler`. One that is cancelled has either taken the file away, or left it."""

@@ -13,13 +13,15 @@ from daemon.config_steps import CommandStep, FunctionStep, HttpStep, Step, Worke
 from daemon.handlers import Handler, Job
 from daemon.handlers.command import CommandHandler
 from daemon.handlers.filing import FilingHandler
+from daemon.handlers.parts import NOWHERE
 from daemon.handlers.record import Record
 
 
 def handler_of(step: Step, node: str, record: Record | None = None) -> Handler:  # noqa: PLR0911 - a kind each
     """The handler of a step, of the kind that its configuration names.
 
-    `node` is this host's name, `record` where it writes down which processes it has started.
+    `node` is this host's name, `record` where it writes down which processes it has started
+    and what it has begun to write.
 
     Raises:
         ConfigError: something that the step names, a secret for instance, cannot be used.
@@ -46,7 +48,7 @@ def handler_of(step: Step, node: str, record: Record | None = None) -> Handler: 
         case FunctionStep():
             return _function(step)
         case FilingStep():
-            return FilingHandler(step.after, step.watch)
+            return FilingHandler(step.after, step.watch, record.parts if record else NOWHERE)
     raise TypeError(f"{type(step).__name__} is no kind of step that has a handler")
 
 

@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from daemon.handlers.parts import NOWHERE, Parts
+
 NAME = "handlers"
 # The variable by which a process, and whatever it starts, can be told to be of a run.
 VARIABLE = b"TREEWARDEN_RUN"
@@ -64,10 +66,16 @@ class Mark:
 
 
 class Record:
-    """The runs of one daemon. `left` are those of the ones before it, as far as they are known."""
+    """The runs of one daemon. `left` are those of the ones before it, as far as they are known.
 
-    def __init__(self, fd: int, instance: bytes, left: tuple[Left, ...] = ()) -> None:
+    `parts` is beside it, of what the daemon itself has begun to write.
+    """
+
+    def __init__(
+        self, fd: int, instance: bytes, left: tuple[Left, ...] = (), parts: Parts = NOWHERE
+    ) -> None:
         self._fd = fd
+        self.parts = parts
         self._instance = instance
         self.left = left
         self._runs = 0
@@ -91,10 +99,11 @@ class Record:
                 os.ftruncate(fd, 0)
             os.pwrite(fd, header, 0)
             st = os.fstat(fd)
+            parts = Parts.open(state_dir)
         except BaseException:
             os.close(fd)
             raise
-        return cls(fd, b"%x-%x-%x" % (st.st_dev, st.st_ino, time.time_ns()), left)
+        return cls(fd, b"%x-%x-%x" % (st.st_dev, st.st_ino, time.time_ns()), left, parts)
 
     def begin(self, watch: str, step: str, file_id: int = 0) -> Mark:
         """Put a run on record; `file_id` where it is about a single file."""
@@ -122,6 +131,7 @@ class Record:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+        self.parts.close()
 
 
 @cache

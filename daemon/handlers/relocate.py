@@ -17,12 +17,12 @@ from daemon.handlers.copying import (
     READ,
     make_folders,
     name,
-    part_in,
     same_bytes,
     sync_folder,
     write_copy,
 )
 from daemon.handlers.opened import is_copy, is_same
+from daemon.handlers.parts import NOWHERE, Parts, part_in
 from daemon.handlers.renaming import rename_new
 
 _KNOWN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -72,8 +72,15 @@ class _Opened(NamedTuple):
     fd: int
 
 
-def move(file: File, place: Place, is_stopped: Callable[[], bool] = lambda: False) -> bytes:
+def move(
+    file: File,
+    place: Place,
+    is_stopped: Callable[[], bool] = lambda: False,
+    parts: Parts = NOWHERE,
+) -> bytes:
     """Take the file to its place, or to the first numbered name that is free; returns where.
+
+    A copy that has to be made is on record in `parts` until it has its name.
 
     Raises:
         Absent: nothing is there; `find` tells whether it was taken before.
@@ -89,7 +96,7 @@ def move(file: File, place: Place, is_stopped: Callable[[], bool] = lambda: Fals
             if error.errno != errno.EXDEV:
                 raise
     with _opened(file, READ) as source:
-        return _carry(source, file, place, is_stopped)
+        return _carry(source, file, place, is_stopped, parts)
 
 
 def delete(file: File) -> None:
@@ -187,19 +194,22 @@ def _put_back(source: _Opened, target: bytes) -> None:
     raise Changed(f"it changed while it was taken away{lies}")
 
 
-def _carry(source: _Opened, file: File, place: Place, is_stopped: Callable[[], bool]) -> bytes:
+def _carry(
+    source: _Opened, file: File, place: Place, is_stopped: Callable[[], bool], parts: Parts
+) -> bytes:
     """Across file systems: copy, fsync, rename, fsync of the folder, and only then unlink."""
     placed = _copied(source, file, place)
     if placed is None:
         part = part_in(place.folder, file.root, file.path)
-        try:
-            write_copy(source.fd, part, is_stopped)
-            _expect(os.fstat(source.fd), file.seen)
-            placed = _publish(part, place)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(part)  # noqa: PTH108 - a path of bytes
-            raise
+        with parts.writing(part):
+            try:
+                write_copy(source.fd, part, is_stopped)
+                _expect(os.fstat(source.fd), file.seen)
+                placed = _publish(part, place)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(part)  # noqa: PTH108 - a path of bytes
+                raise
     sync_folder(place.folder)
     _remove(source, file.seen)
     return placed

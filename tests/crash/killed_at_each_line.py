@@ -1,6 +1,8 @@
 """Takes a file away in a child that is killed before its Nth line; for N = 1, 2, ... to the end.
 
 A program of its own, for a test must not fork itself: `killed_at_each_line.py TREE ARCHIVE WAY`.
+After each kill the next daemon takes the file (`move`, `delete`), or finds that it is not there any
+more (`gone`), or that another one has its path (`replaced`), which goes to another place.
 """
 
 import os
@@ -15,11 +17,12 @@ from typing import Any
 from daemon.config_after import After, Move
 from daemon.core.model import Key
 from daemon.engine.disk import seen_at
-from daemon.handlers import Outcome, copying, relocate, renaming
+from daemon.handlers import Outcome, copying, parts, relocate, renaming
 from daemon.handlers.filing import Filing
+from daemon.handlers.parts import Parts
 from daemon.handlers.relocate import File
 
-CODE = {module.__file__ for module in (copying, relocate, renaming)}
+CODE = {module.__file__ for module in (copying, parts, relocate, renaming)}
 KEY = Key("w", b"d/a.csv")
 
 
@@ -59,9 +62,27 @@ def killed(filing: Filing, file: File, line: int) -> bool:
     return os.WIFSIGNALED(status)
 
 
+def finished(filing: Filing, file: File, way: str) -> Outcome | None:
+    """The daemon after the crash: either it finds the file taken, or it takes it once more."""
+    if outcome := filing.taken(KEY, file):
+        return outcome
+    if way in {"move", "delete"}:
+        return take(filing, file)
+    path = Path(os.fsdecode(file.root + b"/" + file.path))
+    if way == "gone" or not path.exists():
+        path.unlink(missing_ok=True)
+    else:
+        path.unlink()
+        path.write_text("another file")
+    return None
+
+
 def main(tree: Path, archive: Path, way: str) -> None:
     after: After = "delete" if way == "delete" else Move(move=f"{archive}/{{date}}/{{relpath}}")
-    filing = Filing(after, "w")
+    state = tree.parent / "state"
+    state.mkdir()
+    record = Parts.open(state)
+    filing = Filing(after, "w", record)
     for line in count(1):
         text = f"content {line}"
         (tree / "d").mkdir(exist_ok=True)
@@ -70,15 +91,22 @@ def main(tree: Path, archive: Path, way: str) -> None:
         assert seen is not None
         file = File(bytes(tree), KEY.path, seen)
         was_killed = killed(filing, file, line)
-        # The daemon after the crash: either it finds the file taken, or it takes it once more.
-        outcome = filing.taken(KEY, file) or take(filing, file)
-        assert outcome.verdict == "success", (line, outcome)
-        assert not (tree / "d/a.csv").exists(), line
+        record.clean()
+        assert not list((state / "parts").iterdir()), line
+        outcome = finished(filing, file, way)
         there = [path for path in archive.rglob("*") if path.is_file()]
+        if outcome is not None:
+            assert outcome.verdict == "success", (line, outcome)
+            assert not (tree / "d/a.csv").exists(), line
+        if way != "delete":
+            # A complete copy of what was not removed yet may have its name; a part has none.
+            assert {path.name for path in there} <= {"a.csv"}, (line, there)
+            assert {path.read_text() for path in there} <= {text}, line
         if way == "move":
+            assert outcome is not None
             assert [bytes(path) for path in there] == [outcome.target], (line, outcome, there)
-            assert there[0].read_text() == text, line
-            shutil.rmtree(there[0].parent.parent)
+        for folder in archive.iterdir():
+            shutil.rmtree(folder)
         if not was_killed:
             print(line)  # noqa: T201 - what the test reads
             return

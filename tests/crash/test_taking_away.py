@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from watchfiles import Change, watch
 
 from tests.acceptance.harness import PROJECT
 from tests.acceptance.sites import Site
@@ -34,9 +35,15 @@ def archive(tmp_path: Path, *, away: bool) -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.parametrize(("way", "away"), [("move", False), ("move", True), ("delete", False)])
+@pytest.mark.parametrize(
+    ("way", "away"),
+    [("move", False), ("move", True), ("delete", False), ("gone", True), ("replaced", True)],
+)
 def test_killed_at_each_line(tmp_path: Path, way: str, *, away: bool) -> None:
-    """Killed before any line: the next start ends it, with one file at its place, and whole."""
+    """Killed before any line: the next start ends it, with one file at its place, and whole.
+
+    Where the file is not there to be taken any more, nothing is left of a copy that was cut off.
+    """
     (tmp_path / "tree").mkdir()
     with archive(tmp_path, away=away) as place:
         run = subprocess.run(
@@ -49,6 +56,43 @@ def test_killed_at_each_line(tmp_path: Path, way: str, *, away: bool) -> None:
         )
     assert run.returncode == 0, run.stderr
     assert int(run.stdout) > 10
+
+
+def await_part(folder: Path) -> None:
+    """Return as soon as a copy has been begun there."""
+    for changes in watch(folder, debounce=1, step=1, rust_timeout=30_000, yield_on_timeout=True):
+        assert changes, "no copy was begun"
+        if any(change == Change.added and path.endswith(".part") for change, path in changes):
+            return
+
+
+@pytest.mark.parametrize("way", ["gone", "replaced", "not configured"])
+def test_file_is_not_taken_after_all(site: Site, way: str) -> None:
+    """Killed in the midst of a copy, and there is no other try: nothing of it stays."""
+    with archive(site.folder, away=True) as place, (site.tree / "large").open("wb") as file:
+        on_done = f'on_done = {{ move = "{place}/{{watch}}/{{name}}" }}\n[watch.settle]'
+        plain = site.watch(exclude=["new"])
+        site.configure(plain.replace("[watch.settle]", on_done))
+        (place / "w").mkdir()
+        # A hole costs nothing to make, and takes a second to copy.
+        file.truncate(2 << 30)
+        file.close()
+        daemon = site.start()
+        await_part(place)
+        daemon.kill()
+        (part,) = files(place)
+        assert part.suffix == ".part"
+        if way == "not configured":
+            site.configure(plain)
+        elif way == "gone":
+            (site.tree / "large").unlink()
+        else:  # by another that is held up for long
+            (site.tree / "large").write_text("another")
+            site.configure(plain.replace("[watch.settle]", on_done).replace("50ms", "1h"))
+        second = site.start().ready()
+        assert files(place) == []
+        assert list((site.state / "parts").iterdir()) == []
+        second.stop()
 
 
 def files(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ import pytest
 
 from daemon.engine.disk import seen_at
 from daemon.handlers import copying, relocate, renaming
-from daemon.handlers.copying import Stopped, part_in, write_beside
+from daemon.handlers.copying import Stopped, write_beside
 from daemon.handlers.relocate import Absent, Changed, File, Place, delete, find, move
 
 
@@ -224,13 +224,6 @@ def test_reserved_name_is_given_back(
     with pytest.raises(FileNotFoundError):
         renaming.rename_new(bytes(tree / "none"), bytes(tmp_path / "target"))
     assert not (tmp_path / "target").exists()
-
-
-def test_parts_by_name(tmp_path: Path) -> None:
-    """What is cut off is taken up by the next try for the same, and by nothing else."""
-    folder = os.fsencode(tmp_path)
-    assert part_in(folder, b"/in", b"a") == part_in(folder, b"/in", b"a")
-    assert len({part_in(folder, *what) for what in ((b"/in", b"a"), (b"/in", b"b"), (b"/i",))}) == 3
 
 
 def test_word_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
