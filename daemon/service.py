@@ -71,7 +71,7 @@ class Service:
         make = partial(handler_of, node=config.daemon.node, record=self._record)
         for tree in self.trees.values():
             self.dispatcher.add(tree, {step.name: make(step) for step in tree.watch.all_steps})
-        self._survivors = Survivors(self._record, self.trees)
+        self._survivors = Survivors(self._record, self.trees, self.dispatcher.survivors)
         self._alarms = Alarms(self.inbox, ledger, list(self.trees))
         self._snapshots = Snapshots(self.trees, ledger)
         self._bulletin = Bulletin(self.trees, ledger, self.dispatcher.standings)

@@ -76,6 +76,15 @@ def _step_json(step: StepStatus, *, running: bool) -> dict[str, Any]:
         "error": standing.error,
         "probe_at": _time(standing.probe_at),
         "paused": standing.paused,
+        "survivors": [
+            {
+                "pid": one.pid,
+                "since": timestamp(one.since),
+                "files": list(one.files),
+                "action": one.action,
+            }
+            for one in standing.survivors
+        ],
     }
 
 

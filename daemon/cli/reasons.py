@@ -8,6 +8,7 @@ from daemon.cli.text_form import shortened, span
 from daemon.config_steps import Step
 from daemon.core.model import Row
 from daemon.core.texts import readable
+from daemon.engine.standing import Survivor
 from daemon.engine.waiting import named
 
 # Nothing is amiss with these, and they wait for nobody but the daemon.
@@ -32,7 +33,7 @@ def explained(scene: Scene, evidence: Evidence, confirmation: str) -> Explanatio
         sentences, state = [*_unknown(evidence)], None
     else:
         sentences, state = [*_STATES[row.state](row, evidence)], row.state
-        amiss = [*_disk(row, evidence, confirmation), *_closed_to(row, scene, evidence), *amiss]
+        amiss = [*_disk(row, evidence, confirmation), *_step_is(row, scene, evidence), *amiss]
     waits = not (state in _WELL or evidence.is_over) or bool(amiss)
     return Explanation(evidence.key, state, waits, evidence.conditions, [*sentences, *amiss])
 
@@ -180,11 +181,39 @@ def _missing(evidence: Evidence, confirmation: str) -> Sentences:
         yield f"If it was meant to go: {confirmation}"
 
 
-def _closed_to(row: Row, scene: Scene, evidence: Evidence) -> Sentences:
-    """Where the step of a file that could be started takes none just now."""
-    standing = evidence.standing
-    if row.state != "ready" or not scene.running:
+def _step_is(row: Row, scene: Scene, evidence: Evidence) -> Sentences:
+    """What the daemon says of the step of a file that could be started, or may be still handled."""
+    if scene.running and row.state == "ready":
+        yield from _closed(row, evidence)
+    elif scene.running and row.state == "processing":
+        yield from _outlived(row, evidence)
+
+
+def _outlived(row: Row, evidence: Evidence) -> Sentences:
+    """Where a handler of a former run may still have it."""
+    having = [one for one in evidence.standing.survivors if row.id in one.files]
+    for one in having:
+        since = span(seconds_since(one.since, evidence.now))
+        yield f"Pid {one.pid}, begun {since} ago, has outlived a daemon that was killed{_may(one)}."
+    if not having:
         return
+    pids = " ".join(f"-{one.pid}" for one in having)
+    if all(one.action == "end" for one in having):
+        yield "It was asked to end, and is killed if it does not: then the file is tried again."
+    else:
+        yield 'Its step has on_restart = "wait": when it has ended, the file is tried again.'
+        yield f"Who will not wait ends it, and all that it has started: kill -- {pids}"
+
+
+def _may(survivor: Survivor) -> str:
+    """A batch, or a worker, may have any of these."""
+    count = len(survivor.files)
+    return ", with it" if count == 1 else f", and may have it or others of {count} files"
+
+
+def _closed(row: Row, evidence: Evidence) -> Sentences:
+    """Where it takes none just now."""
+    standing = evidence.standing
     if standing.open_since is not None:
         since = span(seconds_since(standing.open_since, evidence.now))
         failures = f"{standing.failures} failures in a row that are no file's"

@@ -43,7 +43,7 @@ def of_status(status: Status, now: int) -> Iterator[str]:
     if steps := [cells for watch in status.watches for cells in _step_cells(watch, status, now)]:
         yield ""
         yield from _table([["watch", "step", "waiting", "running", "state"], *steps])
-    if notes := list(_notes(status)):
+    if notes := [*_notes(status), *_survivors(status, now)]:
         yield ""
         yield from _table(notes)
 
@@ -94,6 +94,18 @@ def _notes(status: Status) -> Iterator[list[str]]:
             yield [shown(watch.name), told]
         if detection.frozen is not None:
             yield [shown(watch.name), _frozen(status, watch.name, detection)]
+
+
+def _survivors(status: Status, now: int) -> Iterator[list[str]]:
+    """Handlers that outlived a killed daemon, while this one waits for their end."""
+    for watch in status.watches if status.pid is not None else ():
+        for step in watch.steps:
+            for one in step.standing.survivors:
+                files = "1 file" if len(one.files) == 1 else f"one of {len(one.files)} files"
+                manner = "is waited for" if one.action == "wait" else "is being ended"
+                who = f"pid {one.pid}, begun {span(seconds_since(one.since, now))} ago,"
+                told = f"has outlived a killed daemon with {files} of step {shown(step.name)}"
+                yield [shown(watch.name), f"{who} {told}, and {manner}"]
 
 
 def _watching(detection: Detection) -> Iterator[str]:

@@ -16,7 +16,7 @@ from daemon.engine.lanes import Lane
 from daemon.engine.ledger import Ledger
 from daemon.engine.places import LaneName, Places
 from daemon.engine.resuming import resume
-from daemon.engine.standing import Standings
+from daemon.engine.standing import Standing, Standings, Survivor
 from daemon.engine.trees import Tree
 from daemon.handlers import Handler, Job, Outcome
 
@@ -36,6 +36,8 @@ class Dispatcher:
         # Which lane asked for the start of a row at a version: by the time of the answer the row
         # may have moved on, to another step even, whose lane asks for it as well.
         self._starting: dict[tuple[Key, int], Lane] = {}
+        # Who of a former run may still have files of a step, as far as that is known.
+        self.survivors: dict[LaneName, tuple[Survivor, ...]] = {}
         self._wake = asyncio.Event()
         self._stopping = False
 
@@ -58,13 +60,19 @@ class Dispatcher:
 
     def standings(self, watch: str) -> Standings:
         """How the steps of a watch stand, those with something to say."""
-        now = asyncio.get_running_loop().time()
         found = {}
-        for (name, step), lane in sorted(self._lanes.items()):
-            paused = lane.pause_reason if now < lane.paused_until else None
-            if name == watch and (lane.standing.open_since or paused):
-                found[step] = replace(lane.standing, paused=paused)
+        for name, step in sorted({**self._lanes, **self.survivors}):
+            if name == watch and (standing := self._standing((name, step))) != Standing():
+                found[step] = standing
         return found
+
+    def _standing(self, name: LaneName) -> Standing:
+        lane, survivors = self._lanes.get(name), self.survivors.get(name, ())
+        if lane is None:  # a step that is not configured any more
+            return Standing(survivors=survivors)
+        now = asyncio.get_running_loop().time()
+        paused = lane.pause_reason if now < lane.paused_until else None
+        return replace(lane.standing, paused=paused, survivors=survivors)
 
     async def run(self) -> None:
         """Start what is ready wherever there is a free place, until cancelled."""

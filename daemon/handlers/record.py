@@ -40,6 +40,11 @@ class Left(NamedTuple):
     file_id: int
     lane: bytes
 
+    @property
+    def age(self) -> float:
+        """For how many seconds it has been going on."""
+        return (ticks() - self.after) / _TICKS
+
 
 class Mark:
     """One run, on record from here on. The process is told its name by `environment`."""

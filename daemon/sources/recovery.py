@@ -11,11 +11,13 @@ from typing import Any
 
 from daemon.config_names import ON_DONE
 from daemon.config_steps import ProgramStep
-from daemon.core.model import Event, Key, Row, Trigger
+from daemon.core.model import Event, Row, Trigger
+from daemon.engine.clock import now_us
 from daemon.engine.filing import Finish, nothing
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
+from daemon.engine.standing import Survivor
 from daemon.engine.trees import Tree
 from daemon.handlers.record import Left, Record, lane_of
 from daemon.handlers.survivors import Manner, alive, see_off
@@ -28,59 +30,91 @@ _RELEASE: tuple[Event, ...] = ("hold", "release")
 
 
 class Survivors:
-    """Handlers that outlived the former run, and the files that must not be started before."""
+    """Handlers that outlived the former run, and the files that must not be started before.
 
-    def __init__(self, record: Record, trees: Mapping[str, Tree]) -> None:
+    What is known of them is kept in `told`, by watch and step, for whoever asks.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        trees: Mapping[str, Tree],
+        told: dict[tuple[str, str], tuple[Survivor, ...]],
+    ) -> None:
         self._record = record
+        self._told = told
         self._manners: dict[bytes, tuple[Manner, float]] = {}
         for tree in trees.values():
             for step in tree.watch.all_steps:
                 if isinstance(step, ProgramStep):
                     manner = step.on_restart, step.kill_after
                     self._manners[lane_of(tree.name, step.name)] = manner
-        self.files: dict[Left, list[Key]] = {}
         self._pids: dict[Left, int] = {}
+        # Whose files they may be: a batch, or a worker, may have any of its step.
+        self._suspects: dict[int, set[Left]] = {}
+        self._files: dict[int, Row] = {}
 
     async def find(self) -> None:
         """Learn who is still there. Who is not is off the record."""
         living = await asyncio.to_thread(alive, self._record.left)
         for left in self._record.left:
             if left in living:
-                self.files[left] = []
                 self._pids[left] = left.pid or min(process.pid for process in living[left])
             else:
                 self._record.forget(left.slot)
 
     def take(self, row: Row) -> bool:
-        """Whether one of them may still have this file, which is then kept for it."""
+        """Whether one of them may still have this file, which is then kept for all that may."""
         lane = lane_of(row.key.watch, row.step or "")
-        for left, files in self.files.items():
-            if left.lane == lane and left.file_id in {0, row.id}:
-                files.append(row.key)
-                return True
-        return False
+        having = {e for e in self._pids if e.lane == lane and e.file_id in {0, row.id}}
+        if having:
+            self._suspects[row.id], self._files[row.id] = having, row
+        return bool(having)
 
     async def see_off(self, inbox: Inbox, journal: Journal) -> None:
         """End them or wait for them, each as its step wants it; then let their files go on."""
+        self._tell()
         async with asyncio.TaskGroup() as tasks:
-            for left, files in self.files.items():
-                tasks.create_task(self._see_off(left, files, inbox, journal))
+            for left in self._pids:
+                tasks.create_task(self._see_off(left, inbox, journal))
 
-    async def _see_off(self, left: Left, files: list[Key], inbox: Inbox, journal: Journal) -> None:
+    async def _see_off(self, left: Left, inbox: Inbox, journal: Journal) -> None:
         manner, kill_after = self._manners.get(left.lane, _UNKNOWN)
         watch, _, step = left.lane.decode().partition("/")
         told: dict[str, Any] = {
             "watch": watch,
             "step": step,
             "pid": self._pids[left],
-            "files": len(files),
+            "files": len(self._files_of(left)),
         }
         journal.daemon("survivor", "warning", **told, action=manner)
         await see_off(left, manner, kill_after)
         self._record.forget(left.slot)
         journal.daemon("survivor_gone", **told)
-        for key in files:
-            await inbox.offer(Trigger(key, "interrupt", "crash"))
+        for number in self._files_of(left):
+            self._suspects[number].discard(left)
+            if not self._suspects[number]:
+                del self._suspects[number]
+                await inbox.offer(Trigger(self._files.pop(number).key, "interrupt", "crash"))
+        del self._pids[left]
+        self._tell()
+
+    def _files_of(self, left: Left) -> list[int]:
+        return [number for number, having in self._suspects.items() if left in having]
+
+    def _tell(self) -> None:
+        """What `status` and `explain` say: of each step that files of theirs are in."""
+        found: dict[tuple[str, str], list[Survivor]] = {}
+        wall = now_us()
+        for left, pid in self._pids.items():
+            files = self._files_of(left)
+            rows = (self._files[number] for number in files)
+            manner, _ = self._manners.get(left.lane, _UNKNOWN)
+            since = wall - int(left.age * 1_000_000)
+            for lane in {(row.key.watch, row.step or "") for row in rows}:
+                found.setdefault(lane, []).append(Survivor(pid, since, tuple(files), manner))
+        self._told.clear()
+        self._told.update({lane: tuple(each) for lane, each in found.items()})
 
 
 async def recover(

@@ -1,7 +1,10 @@
 """Handlers that outlive a killed daemon: never two of them on one file, whatever the step wants."""
 
+import json
 import os
+import re
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,39 @@ def test_never_two_at_once(site: Site, manner: str, kind: str) -> None:
     assert b"two at once" not in [*effects.seen, *effects.rest()]
 
 
+def test_two_batches(site: Site) -> None:
+    """Nobody can tell whose batch a file was in: it waits for all that may have it."""
+    effects, gates = site.effects(), [site.gate("FIRST"), site.gate("SECOND")]
+    site.environment["GATES"] = str(site.folder)
+    # Each takes a gate of its own, and the third run is of the second daemon.
+    body = (
+        'cd "$GATES"; exec 2>/dev/null\n'
+        "if mkdir one; then gate=first; elif mkdir two; then gate=second; fi\n"
+        'echo "$gate $$ $#" >"$EFFECTS"; [ -z "$gate" ] || read _ <"$gate"'
+    )
+    step = f'name = "s"\ncommand = [{site.script("batch", body)}, "{{paths}}"]\nbatch = 2'
+    site.configure(site.watch(f'{step}\nconcurrency = 2\non_restart = "wait"'))
+    daemon = site.start().ready()
+    for number in range(4):
+        (site.tree / f"file{number}").write_text("x")
+    pids = dict(effects.next().split()[:2] for _ in range(2))
+    assert pids.keys() == {b"first", b"second"}
+    daemon.wait_for(lambda _: site.sql(PROCESSING) == [(4,)], "two batches")
+    daemon.kill()
+    second = site.start().ready()
+    gates[0].open()
+    second.line("daemon.survivor_gone", pid=int(pids[b"first"]))
+    assert site.sql(PROCESSING) == [(4,)]
+    gates[1].open()
+    second.wait_for(lambda _: site.sql(DONE) == [(4,)], "end of all files")
+    assert all(report.startswith(b" ") for report in effects.rest())
+    second.stop()
+
+
+PROCESSING = "SELECT count(*) FROM files WHERE state = 'processing'"
+DONE = "SELECT count(*) FROM files WHERE state = 'done'"
+
+
 def is_running(pid: int) -> bool:
     """Whoever adopted it may not have waited for it yet: that is not running."""
     try:
@@ -90,6 +126,50 @@ def test_killed_in_the_end(site: Site) -> None:
     second = site.start().ready()
     second.wait_for(lambda _: site.sql("SELECT state FROM files") == [("done",)], "end of the file")
     assert not [pid for pid in pids if is_running(pid)]
+    second.stop()
+
+
+def told(site: Site, *question: str) -> subprocess.CompletedProcess[str]:
+    return site.run(*question, "--config", str(site.config))
+
+
+def test_survivor_is_told(site: Site) -> None:
+    """`explain` and `status` name who still has a file, since when, and what can be done."""
+    effects, gate = site.effects(), site.gate()
+    body = 'echo $$ >"$EFFECTS"; [ "$TREEWARDEN_ATTEMPT" = 2 ] || read _ <"$GATE"'
+    step = f'name = "s"\ncommand = [{site.script("waits", body)}]\non_restart = "wait"'
+    site.configure(site.watch(step))
+    daemon = site.start().ready()
+    (site.tree / "file").write_text("x")
+    pid = int(effects.next())
+    daemon.kill()
+    second = site.start().ready()
+    second.line("daemon.survivor", pid=pid)
+    # The daemon writes it down for onlookers a moment later; each question takes a moment, too.
+    while (answer := told(site, "explain", "file")).returncode == 0:
+        pass
+    name, attempt, who, why, remedy = answer.stdout.splitlines()
+    assert name == "file of w: processing"
+    assert attempt.startswith("  Attempt 1 of step s runs, for ")
+    assert re.fullmatch(
+        rf"  Pid {pid}, begun \d+s ago, has outlived a daemon that was killed, with it\.", who
+    )
+    assert 'on_restart = "wait"' in why
+    assert remedy.endswith(f"kill -- -{pid}")
+    status = told(site, "status").stdout
+    assert re.search(
+        rf"w  pid {pid}, begun \d+s ago, .* with 1 file of step s, and is waited for$",
+        status,
+        re.MULTILINE,
+    )
+    (watch,) = json.loads(told(site, "status", "--json").stdout)["watches"]
+    (survivor,) = watch["steps"][0]["survivors"]
+    assert (survivor["pid"], survivor["action"]) == (pid, "wait")
+    subprocess.run(remedy.split("it has started: ")[1], shell=True, check=True)  # noqa: S602 - as told
+    second.done("file")
+    while json.loads(told(site, "status", "--json").stdout)["watches"][0]["steps"][0]["survivors"]:
+        pass
+    gate.open()
     second.stop()
 
 
