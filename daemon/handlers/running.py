@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from daemon.handlers.orphaned import pipe
+
 # How long the end of what it says may lag behind the end of the program: a grandchild that
 # inherited the pipe may hold it open for ever.
 GRACE = 0.1
@@ -14,13 +16,16 @@ _CHUNK = 65_536
 
 
 class Pipe:
-    """What a program says into a pipe; of it `kept` bytes stay, the last ones or the first ones."""
+    """What a program says into a pipe; of it `kept` bytes stay, the last ones or the first ones.
 
-    def __init__(self, kept: int, *, first: bool = False) -> None:
+    `outlives`: a program that outlives us is not ended by what it says.
+    """
+
+    def __init__(self, kept: int, *, first: bool = False, outlives: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self._kept = kept
         self._first = first
-        self._fd, self.inlet = os.pipe()
+        self._fd, self.inlet = pipe(outlives=outlives)
         os.set_blocking(self._fd, False)
         self._bytes = bytearray()
         self._closed = asyncio.Event()

@@ -50,6 +50,7 @@ class Streams:
 
     def __init__(self, step: CommandStep, output: bytes | None, jobs: Sequence[Job]) -> None:
         self._step = step
+        self._outlives = step.on_restart == "wait"
         self._jobs = jobs
         self._files: list[int] = []
         self._output = None if output is None else os.fsdecode(output % fields_of(jobs[0]))
@@ -69,13 +70,13 @@ class Streams:
             self.stdin = await self._input()
             self._files.append(self.stdin)
         if self._output is None:
-            self._said = Pipe(KEPT)
+            self._said = Pipe(KEPT, outlives=self._outlives)
             self.stderr = self._said.inlet
         else:
             self.stdout = self.stderr = self._append(self._output)
             self._files.append(self.stderr)
         if self._step.result == "stdout":
-            self.answer = Pipe(RESULT_BYTES + 1, first=True)
+            self.answer = Pipe(RESULT_BYTES + 1, first=True, outlives=self._outlives)
             self.stdout = self.answer.inlet
 
     def hand_over(self) -> None:

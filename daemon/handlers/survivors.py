@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from daemon.handlers.orphaned import Listening
 from daemon.handlers.record import VARIABLE, Left
 
 _PROC = Path("/proc")
@@ -51,15 +52,17 @@ async def see_off(left: Left, manner: Manner, kill_after: float) -> None:
     began = time.monotonic()
     asked = manner == "wait"
     pause = _SOON
-    while processes := (await asyncio.to_thread(alive, [left])).get(left):
-        forced = manner == "end" and time.monotonic() - began >= kill_after
-        # Once, as to a group: what a handler starts to clean up after it was asked is left to work.
-        if forced or not asked:
-            for process in processes:
-                _signal(process, signal.SIGKILL if forced else signal.SIGTERM)
-        asked = True
-        await asyncio.sleep(pause)
-        pause = min(pause * 1.5, _LONGEST)
+    with Listening() as listening:
+        while processes := (await asyncio.to_thread(alive, [left])).get(left):
+            listening.listen_to(process.pid for process in processes)
+            forced = manner == "end" and time.monotonic() - began >= kill_after
+            # Once, as to a group: what a handler starts to clean up after it was asked may work.
+            if forced or not asked:
+                for process in processes:
+                    _signal(process, signal.SIGKILL if forced else signal.SIGTERM)
+            asked = True
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST)
 
 
 def _is_of(process: Process, left: Left, run: bytes, everybody: dict[int, Process]) -> bool:

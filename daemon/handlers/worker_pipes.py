@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
+from daemon.handlers.orphaned import pipe
 from daemon.handlers.running import GRACE, Pipe
 from daemon.handlers.said import KEPT
 
@@ -15,9 +16,16 @@ class Pipes:
     """`stdin`, `stdout` and `stderr` are the worker's ends, and are closed by `hand_over`.
 
     `on_data` gets what it answers, in pieces; `on_end` is called when nothing more can come.
+    `outlives`: a worker that outlives us is not ended by what it says.
     """
 
-    def __init__(self, on_data: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        on_data: Callable[[bytes], None],
+        on_end: Callable[[], None],
+        *,
+        outlives: bool = False,
+    ) -> None:
         """Make them. Raises `OSError` where there are no descriptors left."""
         self._loop = asyncio.get_running_loop()
         self._on_data = on_data
@@ -25,11 +33,11 @@ class Pipes:
         self._unsent = bytearray()
         self._ended = asyncio.Event()
         self._input = self._output = self.stdin = self.stdout = -1
-        self._words = Pipe(KEPT)
+        self._words = Pipe(KEPT, outlives=outlives)
         self.stderr = self._words.inlet
         try:
             self.stdin, self._input = os.pipe()
-            self._output, self.stdout = os.pipe()
+            self._output, self.stdout = pipe(outlives=outlives)
         except OSError:
             self.close()
             raise

@@ -164,7 +164,8 @@ class WorkerProcess:
     def _start(self, mark: Mark) -> None:
         launcher, argv = self._setting.launcher, list(map(os.fsencode, self._step.worker))
         try:
-            self._pipes = Pipes(self._read, self._is_mute)
+            outlives = self._step.on_restart == "wait"
+            self._pipes = Pipes(self._read, self._is_mute, outlives=outlives)
             pid = launcher.start(argv, mark.environment, self._pipes)
         except Exception as error:  # noqa: BLE001 - whatever kept it from starting is news about the step
             self.failed = launcher.judge(argv[0], error)

@@ -92,6 +92,54 @@ PROCESSING = "SELECT count(*) FROM files WHERE state = 'processing'"
 DONE = "SELECT count(*) FROM files WHERE state = 'done'"
 
 
+TALKS = """
+[ "$TREEWARDEN_ATTEMPT" = 2 ] && exit 0
+echo "began" >"$EFFECTS"; read _ <"$GATE"
+echo "a word" >&2; %s
+echo "alone" >"$EFFECTS"; read _ <"$GATE"
+head -c 1000000 /dev/zero >&2; %s
+echo "ended" >"$EFFECTS"
+"""
+ANSWERS = """
+while read line; do case "$line" in
+    *ping*) echo '{"pong":1}';;
+    *'"attempt":2'*) echo '{"id":2,"outcome":"success"}';;
+    *) TREEWARDEN_ATTEMPT=1; %s
+    echo '{"id":2,"outcome":"success"}'; echo "answered" >"$EFFECTS";;
+esac; done
+"""
+
+
+@pytest.mark.parametrize("kind", ["command", "result", "worker"])
+def test_words_of_a_survivor(site: Site, kind: str) -> None:
+    """One that is waited for is neither ended nor held up by what it says to nobody."""
+    effects, gate = site.effects(), site.gate()
+    body = TALKS % (("echo 1", "head -c 1000000 /dev/zero") if kind == "result" else (":", ":"))
+    if kind == "worker":
+        script = site.script("talks", ANSWERS % body)
+        step = f'name = "s"\nworker = [{script}]\nprocesses = 1'
+    else:
+        step = f'name = "s"\ncommand = [{site.script("talks", body)}]'
+    if kind == "result":
+        step += '\nresult = "stdout"'
+    site.configure(site.watch(f'{step}\non_restart = "wait"\nattempts = 1'))
+    daemon = site.start().ready()
+    (site.tree / "file").write_text("x")
+    assert effects.next() == b"began"
+    daemon.kill()
+    gate.open()
+    assert effects.next() == b"alone"
+    second = site.start().ready()
+    second.line("daemon.survivor", action="wait")
+    gate.open()
+    assert effects.next() == b"ended"
+    if kind == "worker":
+        assert effects.next() == b"answered"
+    second.line("daemon.survivor_gone")
+    second.wait_for(lambda _: site.sql("SELECT attempt, state FROM files")[0][0] == 2, "another")
+    second.stop()
+
+
 def is_running(pid: int) -> bool:
     """Whoever adopted it may not have waited for it yet: that is not running."""
     try:
