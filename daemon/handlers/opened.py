@@ -117,6 +117,8 @@ def _walk(root: int, path: bytes) -> int:
 
 
 def _enter(folder: int, name: bytes) -> int:
+    if name == b"..":  # what RESOLVE_BENEATH says of it, where it would lead out
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
     try:
         return os.open(name, _FOLDER, dir_fd=folder)
     except NotADirectoryError:

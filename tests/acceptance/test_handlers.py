@@ -141,3 +141,20 @@ def test_check_looks_at_how_a_program_runs(site: Site) -> None:
     assert "w.s.output" in answer.stdout
     assert "there is no folder" in answer.stdout
     assert "w.s.user" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "warned"),
+    [
+        ('"{relpath}"', True),
+        ('"-v", "{name}.out"', True),
+        ('"--", "{relpath}"', False),
+        ('"{path}", "--in={name}"', False),
+    ],
+)
+def test_check_warns_of_options(site: Site, arguments: str, *, warned: bool) -> None:
+    """Where a name is what an argument begins with, a file may be called as an option is."""
+    site.configure(site.watch(f'name = "s"\ncommand = ["true", {arguments}]'))
+    answer = site.run("check", "--config", str(site.config))
+    assert answer.returncode == 0
+    assert ("would be taken for an option" in answer.stdout) is warned

@@ -199,6 +199,14 @@ def test_symlink_on_the_way(tmp_path: Path) -> None:
     assert [look.kind for look in looks] == kinds
 
 
+def test_link_in_the_place_of_a_file(tmp_path: Path) -> None:
+    """Not even one that leads to the file itself is opened: it might lead to a device."""
+    (tmp_path / "file").write_bytes(b"x")
+    seen = fingerprint((tmp_path / "file").lstat())
+    (tmp_path / "link").symlink_to("file")
+    assert is_closed(bytes(tmp_path / "link"), seen) is None
+
+
 UNSEARCHABLE = """
 import os, sys
 from daemon.engine.disk import Question, look_at

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from msgspec.structs import replace
@@ -223,10 +224,13 @@ async def test_stderr_is_cut_between_characters(said: str) -> None:
     assert set(tail) <= set("€") or set(tail) <= set("\\xf")
 
 
-async def test_memory_for_stderr_is_bounded() -> None:
-    """50 MB of stderr pass through less than 2 MB of memory."""
+@pytest.mark.parametrize("result", ["none", "stdout"])
+async def test_memory_for_words_is_bounded(result: Literal["none", "stdout"]) -> None:
+    """50 MB of stderr, or of what should be a result, pass through less than 2 MB of memory."""
+    command = ("/bin/sh", "-c", "head -c 50000000 /dev/zero >&2; head -c 50000000 /dev/zero")
+    step = CommandStep(name="load", command=command, result=result)
     tracemalloc.start()
-    await run("/bin/sh", "-c", "head -c 50000000 /dev/zero >&2; exit 1")
+    await CommandHandler(step).run(JOB)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2_000_000

@@ -65,9 +65,15 @@ async def test_path_of_its_own(tmp_path: Path) -> None:
 
 @as_root
 async def test_user() -> None:
-    """A program runs as the user of its step, with that user's groups and home."""
+    """A program runs as the user of its step, with that user's groups, none of ours, and home."""
     nobody = pwd.getpwnam("nobody")
-    outcome = await sh('echo "$(id -u) $(id -g) $(id -G) $HOME $USER" >&2; exit 1', user="nobody")
+    before = os.getgroups()
+    os.setgroups([0, 4])
+    try:
+        said = 'echo "$(id -u) $(id -g) $(id -G) $HOME $USER" >&2; exit 1'
+        outcome = await sh(said, user="nobody")
+    finally:
+        os.setgroups(before)
     groups = " ".join(map(str, os.getgrouplist("nobody", nobody.pw_gid)))
     said = f"{nobody.pw_uid} {nobody.pw_gid} {groups} {nobody.pw_dir} nobody"
     assert outcome.error == f"exit status 1: {said}"

@@ -166,6 +166,14 @@ def test_replaced(root: Path, act: Callable[[Path], None], why: str) -> None:
     assert descriptors() == before
 
 
+@pytest.mark.parametrize("path", [b"../outside", b"sub/../../outside"])
+def test_leads_out(root: Path, path: bytes) -> None:
+    """No path that a job may have leads out of the root, whoever has put it together."""
+    (root.parent / "outside").write_text("settled", encoding="utf-8")
+    with pytest.raises(Replaced):
+        open_seen(job_of(root, path))
+
+
 def test_gone(root: Path) -> None:
     """A file that is not there any more is the system's error, and no replacement."""
     job = made(root)

@@ -65,6 +65,26 @@ def test_moved(tree: Path, archive: Path) -> None:
     assert (stat.S_IMODE(st.st_mode), st.st_mtime_ns) == (0o640, file.seen.mtime_ns)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("archive", ["another file system"], indirect=True)
+def test_copy_is_nobody_elses(tree: Path, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy belongs to whom the file belongs, and is never readable by more: not for a moment."""
+    monkeypatch.setattr(copying, "CHUNK", 3)
+    file, modes = written(tree), []
+    (tree / "d/a.csv").chmod(0o640)
+    os.chown(tree / "d/a.csv", 12_345, 23_456)
+
+    def look() -> bool:
+        (part,) = (archive / "x/y").iterdir()
+        modes.append(stat.S_IMODE(part.stat().st_mode))
+        return False
+
+    move(file, place(archive), look)
+    st = (archive / "x/y/a.csv").stat()
+    assert (st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode)) == (12_345, 23_456, 0o640)
+    assert set(modes) == {0o600}
+
+
 def test_never_onto_an_existing_file(tree: Path, archive: Path) -> None:
     """What is in the way stays, and the file gets the first number that is free."""
     for name in ("a.csv", "a.1.csv"):

@@ -3,7 +3,7 @@
 import os
 import pwd
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from daemon.cli.checks import Finding, quoted
@@ -24,6 +24,9 @@ def examine_program(name: str, step: CommandStep) -> Iterator[Finding]:
     else:
         program = step.command[0].replace("{{", "{").replace("}}", "}")
         yield _program(f"{name}.command", program, step)
+    if argument := _option(step.command[1:]):
+        detail = f"{quoted(argument)} of a file called '--help' would be taken for an option"
+        yield Finding("warning", f"{name}.command", detail, "write '{path}', or '--' before it")
     if step.output != "log":
         yield _output(f"{name}.output", Path(step.output))
     yield from _manner(name, step)
@@ -33,6 +36,12 @@ def examine_worker(name: str, step: WorkerStep) -> Iterator[Finding]:
     """The same for a program that stays."""
     yield _program(f"{name}.worker", step.worker[0], step)
     yield from _manner(name, step)
+
+
+def _option(arguments: Sequence[str]) -> str | None:
+    """The first argument that begins with what others choose, if the program may mistake it."""
+    before = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return next((each for each in before if each.startswith(("{relpath}", "{name}"))), None)
 
 
 def _manner(name: str, step: ProgramStep) -> Iterator[Finding]:
