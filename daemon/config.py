@@ -25,6 +25,7 @@ from daemon.config_places import derive_runtime_dir, misplaced, resolve, tables
 from daemon.config_report import Finding, WrongValueError, dotted, to_problems, wrong
 from daemon.config_steps import Count, Duration, Name, Share, Span, Step, read_step
 from daemon.config_tables import Example, listing, table
+from daemon.config_trust import untrusted
 from daemon.errors import ConfigError, Location
 
 Folder = Annotated[Path, values.folder]
@@ -145,14 +146,15 @@ def load(path: Path) -> Config:
     resolve(raw, path)
     findings = [*_repeated_names(raw), *dict.fromkeys(misplaced(raw))]
     derive_runtime_dir(raw, path)
+    problems = list(untrusted(path))
     try:
         config = table(Config)(raw)
     except WrongValueError as error:
         findings += error.findings
     else:
-        if not findings:
+        if not findings and not problems:
             return config
-    raise ConfigError(to_problems(findings, str(path), text))
+    raise ConfigError([*problems, *to_problems(findings, str(path), text)])
 
 
 def _repeated_names(raw: dict[str, Any]) -> Iterator[Finding]:
