@@ -68,7 +68,7 @@ class Service:
         self.inbox = Inbox()
         self.dispatcher = Dispatcher(self.inbox, ledger, journal, config.daemon.concurrency)
         self._record = Record.open(config.daemon.state_dir)
-        make = partial(handler_of, node=config.daemon.node, record=self._record)
+        make = partial(handler_of, node=config.daemon.node, record=self._record, say=journal.daemon)
         for tree in self.trees.values():
             self.dispatcher.add(tree, {step.name: make(step) for step in tree.watch.all_steps})
         self._survivors = Survivors(self._record, self.trees, self.dispatcher.survivors)

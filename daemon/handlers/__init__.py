@@ -148,3 +148,14 @@ class Handler(Protocol):
     async def close(self) -> None:
         """End what it keeps between jobs, of which none runs any more. May be called twice."""
         ...
+
+
+class Say(Protocol):
+    """Writes a line about the daemon itself."""
+
+    def __call__(self, name: str, level: str = "info", **fields: Any) -> None:  # noqa: ANN401
+        """`daemon.` and the name, with that event's own fields."""
+
+
+def silent(name: str, level: str = "info", **fields: Any) -> None:  # noqa: ANN401
+    """For handlers without a daemon."""

@@ -10,18 +10,20 @@ from typing import cast
 
 from daemon.config_after import FilingStep
 from daemon.config_steps import CommandStep, FunctionStep, HttpStep, Step, WorkerStep
-from daemon.handlers import Handler, Job
+from daemon.handlers import Handler, Job, Say, silent
 from daemon.handlers.command import CommandHandler
 from daemon.handlers.filing import FilingHandler
 from daemon.handlers.parts import NOWHERE
 from daemon.handlers.record import Record
 
 
-def handler_of(step: Step, node: str, record: Record | None = None) -> Handler:  # noqa: PLR0911 - a kind each
+def handler_of(  # noqa: PLR0911 - a kind each
+    step: Step, node: str, record: Record | None = None, say: Say = silent
+) -> Handler:
     """The handler of a step, of the kind that its configuration names.
 
     `node` is this host's name, `record` where it writes down which processes it has started
-    and what it has begun to write.
+    and what it has begun to write. `say` hears of what is news to an operator.
 
     Raises:
         ConfigError: something that the step names, a secret for instance, cannot be used.
@@ -38,13 +40,13 @@ def handler_of(step: Step, node: str, record: Record | None = None) -> Handler: 
         case WorkerStep():
             from daemon.handlers.worker import WorkerHandler  # noqa: PLC0415
 
-            return WorkerHandler(step, record)
+            return WorkerHandler(step, record, say=say)
         case HttpStep():
             from daemon.handlers.http import HttpHandler  # noqa: PLC0415
 
             return HttpHandler(step, node)
         case FunctionStep(pool="process"):
-            return _processes(step, record)
+            return _processes(step, record, say)
         case FunctionStep():
             return _function(step)
         case FilingStep():
@@ -52,7 +54,7 @@ def handler_of(step: Step, node: str, record: Record | None = None) -> Handler: 
     raise TypeError(f"{type(step).__name__} is no kind of step that has a handler")
 
 
-def _processes(step: FunctionStep, record: Record | None) -> Handler:
+def _processes(step: FunctionStep, record: Record | None, say: Say) -> Handler:
     """Workers that call the function: with this Python, and with all that it can import."""
     from daemon.handlers import function_process  # noqa: PLC0415
     from daemon.handlers.worker import WorkerHandler  # noqa: PLC0415
@@ -66,7 +68,7 @@ def _processes(step: FunctionStep, record: Record | None) -> Handler:
         timeout=step.timeout,
         kill_after=step.kill_after,
     )
-    return WorkerHandler(workers, record, function_process.FunctionRequest)
+    return WorkerHandler(workers, record, function_process.FunctionRequest, say)
 
 
 def _function(step: FunctionStep) -> Handler:

@@ -21,9 +21,10 @@ from functools import partial
 from msgspec import Struct
 
 from daemon.config_steps import WorkerStep
-from daemon.handlers import Job, Outcome
+from daemon.handlers import Job, Outcome, Say, silent
 from daemon.handlers.launching import Launcher
 from daemon.handlers.record import Record, nowhere
+from daemon.handlers.worker_news import News
 from daemon.handlers.worker_process import Setting, WorkerProcess
 from daemon.handlers.worker_protocol import request
 from daemon.handlers.worker_request import Pending
@@ -41,7 +42,7 @@ RETURNS = 3
 class WorkerHandler:
     """Asks the workers of a step. Each of them is on `record` for as long as it lives.
 
-    `message` makes of a number and a job what a worker is sent.
+    `message` makes of a number and a job what a worker is sent. `say` hears of ends.
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class WorkerHandler:
         step: WorkerStep,
         record: Record | None = None,
         message: Callable[[int, Job], Struct] = request,
+        say: Say = silent,
     ) -> None:
         self._step = step
+        self.news = News(step.name, say)
         self._setting = Setting(step, Launcher(step), record or nowhere(), message)
         self._workers: dict[WorkerProcess, asyncio.Task[None]] = {}
         self._leaving: dict[WorkerProcess, asyncio.Task[None]] = {}
@@ -63,6 +66,7 @@ class WorkerHandler:
         self._ends = 0
         self._wait: asyncio.TimerHandle | None = None
         self._is_woken = False
+        self._is_closing = False
 
     async def run(self, job: Job) -> Outcome:
         """Ask a worker, and wait for its answer, or for its end.
@@ -82,6 +86,7 @@ class WorkerHandler:
 
     async def close(self) -> None:
         """End the workers: their input ends, and after `kill_after` they are made to."""
+        self._is_closing = True
         if self._wait is not None:
             self._wait.cancel()
             self._wait = None
@@ -89,6 +94,7 @@ class WorkerHandler:
             self._let_go(worker)
         if self._leaving:
             await asyncio.wait(self._leaving.values())
+        self.news.close()
 
     async def _give_up(self, pending: Pending) -> None:
         worker = pending.worker
@@ -159,7 +165,7 @@ class WorkerHandler:
             watch = (self._queue or self._suspects)[0].job.watch
             life = asyncio.create_task(worker.live(watch), name="worker")
             self._workers[worker] = life
-            life.add_done_callback(partial(self._has_ended, worker))
+            life.add_done_callback(partial(self._has_ended, watch, worker))
             starting += 1
 
     def _has_room(self, worker: WorkerProcess) -> None:
@@ -180,7 +186,7 @@ class WorkerHandler:
         if worker is self._apart:
             self._apart = None
 
-    def _has_ended(self, worker: WorkerProcess, life: asyncio.Task[None]) -> None:
+    def _has_ended(self, watch: str, worker: WorkerProcess, life: asyncio.Task[None]) -> None:
         if life.cancelled():  # the loop is being torn down, and nothing begins any more
             return
         if worker is self._apart:
@@ -191,6 +197,9 @@ class WorkerHandler:
             self._take_back(worker)
         elif worker.why != "told":
             self._has_not_started(worker)
+        if not (self._is_closing and worker.why == "told"):
+            wait = self._wait and self._wait.when() - asyncio.get_running_loop().time()
+            self.news.tell(watch, worker, self._ends, max(wait or 0.0, 0.0))
         if self._queue or self._suspects:
             self._wake()
 

@@ -82,6 +82,11 @@ class WorkerProcess:
         told = self.why != "crash" or bool(self._fault) or self._status is not None
         return told or self._pipes is None or self._pipes.has_ended
 
+    @property
+    def pid(self) -> int | None:
+        """Its process, if there ever was one."""
+        return self._running.pid if self._running else None
+
     async def live(self, watch: str) -> None:
         """Start, serve, and see it and its whole group to the end. Cancelling ends it."""
         if self.why == "told":

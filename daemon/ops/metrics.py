@@ -23,6 +23,7 @@ from daemon.engine.lanes import Lane
 from daemon.engine.ledger import Ledger
 from daemon.engine.trees import Tree
 from daemon.errors import StoreError
+from daemon.handlers.worker import WorkerHandler
 from daemon.store import StateCount, StepCount
 
 # Prometheus gives up after ten.
@@ -100,11 +101,11 @@ OF_WATCH = (
 
 
 class OfStep(NamedTuple):
-    """A figure that each step has, and how it is read from its lane; the time is the loop's."""
+    """A figure of a step, as `OfWatch`; it is read from its lane, and the time is the loop's."""
 
     name: str
     about: str
-    read: Callable[[Lane, float], float]
+    read: Callable[[Lane, float], float | None]
 
 
 OF_STEP = (
@@ -123,7 +124,16 @@ OF_STEP = (
         "1 while nothing is started for a moment, for want of something",
         lambda lane, now: now < lane.paused_until,
     ),
+    OfStep(
+        "treewarden_step_workers_ended_total",
+        "Workers of the step that ended of themselves, or had to be ended",
+        lambda lane, _: _workers_ended(lane),
+    ),
 )
+
+
+def _workers_ended(lane: Lane) -> int | None:
+    return lane.handler.news.ended if isinstance(lane.handler, WorkerHandler) else None
 
 
 class Snapshot(Collector):
@@ -187,7 +197,8 @@ class Snapshot(Collector):
         for name, about, read in OF_STEP:
             family = _family(name, about, "watch", "step")
             for lane in self._engine.dispatcher.lanes:
-                family.add_metric([lane.tree.name, lane.step.name], read(lane, now))
+                if (value := read(lane, now)) is not None:
+                    family.add_metric([lane.tree.name, lane.step.name], value)
             yield family
 
     def _waiting(self, counts: list[StepCount]) -> Metric:

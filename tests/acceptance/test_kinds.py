@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 from tests.acceptance.sites import Site
+from tests.acceptance.test_metrics import Local, ask
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "worker.py"
 MODULE = """
@@ -60,6 +61,26 @@ def test_workers_of_a_killed_daemon(site: Site) -> None:
     again.signal(signal.SIGTERM)
     assert again.wait() == 0
     assert site.orphans() == []
+
+
+def test_end_of_a_worker_is_told(site: Site) -> None:
+    """The log and the metrics tell of a worker that ends, and another one takes over."""
+    body = """while read line; do case "$line" in
+        *ping*) echo '{"pong":1}';;
+        *'"attempt":1'*) echo "no more" >&2; exit 7;;
+        *) echo '{"id":2,"outcome":"success"}';;
+    esac; done"""
+    socket = site.folder / "metrics"
+    step = f'name = "s"\nworker = [{site.script("dies", body)}]\nbackoff.first = "50ms"'
+    site.configure(site.watch(step), daemon=f'[metrics]\nlisten = "unix:{socket}"')
+    daemon = site.start().ready()
+    (site.tree / "a").write_text("1\n")
+    ended = daemon.line("daemon.worker_ended", watch="w", step="s", reason="crash")
+    assert ended["error"] == "the worker ended: exit status 7: no more"
+    daemon.done("a")
+    told = ask(Local(socket), "/metrics")[1]
+    assert b'treewarden_step_workers_ended_total{step="s",watch="w"} 1.0' in told
+    daemon.stop()
 
 
 def test_function_that_is_not_there(site: Site) -> None:

@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families as families
 
 from daemon.cli.harness import Rig
 from daemon.config_address import Address, TcpAddress, UnixAddress
+from daemon.config_steps import WorkerStep
 from daemon.errors import ServiceError, StoreUnavailable
 from daemon.ops import http, metrics
 from daemon.ops.http import serve
@@ -111,7 +112,8 @@ def documented() -> dict[str, tuple[str, set[str]]]:
 
 async def test_what_is_served_is_documented(engine: Open) -> None:
     """Every metric of ours is in the document with its type and its labels, and the other way."""
-    async with engine() as rig, served(rig) as client:
+    worker = WorkerStep(name="undo", worker=("true",))
+    async with engine(removed=(worker,)) as rig, served(rig) as client:
         await scanned(rig)
         (tree,) = rig.service.trees.values()
         tree.detection.latency_us = 1
