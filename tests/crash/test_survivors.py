@@ -81,9 +81,12 @@ def test_two_batches(site: Site) -> None:
     second = site.start().ready()
     gates[0].open()
     second.line("daemon.survivor_gone", pid=int(pids[b"first"]))
+    # Had the others been let go on with that, they would have been started before this one.
+    (site.tree / "later").write_text("x")
+    second.done("later")
     assert site.sql(PROCESSING) == [(4,)]
     gates[1].open()
-    second.wait_for(lambda _: site.sql(DONE) == [(4,)], "end of all files")
+    second.wait_for(lambda _: site.sql(DONE) == [(5,)], "end of all files")
     assert all(report.startswith(b" ") for report in effects.rest())
     second.stop()
 

@@ -91,7 +91,7 @@ def _precious(_: Path, part: Path) -> Path:
     precious.write_text("half")
     part.unlink()
     part.symlink_to(precious)
-    return precious
+    return part
 
 
 def _folder(_: Path, part: Path) -> Path:
