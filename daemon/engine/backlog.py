@@ -185,11 +185,14 @@ class Backlog:
     async def _refill_range(self, rank: int, each: int, first: bytes, end: bytes | None) -> int:
         """Claim rows of the directories from `first` up to `end`; how many there were."""
         count = 0
+        # No more than has room: of a thousand files each in 512 directories half a million.
+        most = min(each, self._page)
+        folders = -(-self._page // most)
         # Some of what is read may be claimed already.
-        limit = 2 * each + min(len(self._aside), QUEUE)
+        claimed = self._busy + Counter(key.directory for key in self._aside)
         while (end is None or first < end) and len(self.queue) < self._page:
             read = self._ledger.store.ready_in_folders
-            ask = partial(read, self.source, rank, first, self._page, limit)
+            ask = partial(read, self.source, rank, first, folders, most, claimed)
             found = await self._read(ask)
             for directory, rows in found.items():
                 if len(self.queue) >= self._page:
@@ -197,7 +200,7 @@ class Backlog:
                 count += self._claim_some(directory, rows, each)
                 first = self._turn[rank] = directory + b"\0"
             else:
-                if len(found) < self._page:
+                if len(found) < folders:
                     break
         return count
 

@@ -4,7 +4,8 @@ A store has one writer, and that is the ledger. Every method raises `StoreUnavai
 database cannot answer now; then nothing was changed, or `apply` finds out on the next try.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
 from daemon.core.model import Key, Record, Row, Transition
@@ -147,9 +148,18 @@ class Store(Protocol):
         ...
 
     async def ready_in_folders(
-        self, queue: Queue, rank: int, first: bytes, folders: int, each: int
+        self,
+        queue: Queue,
+        rank: int,
+        first: bytes,
+        folders: int,
+        each: int,
+        more: Mapping[bytes, int] = MappingProxyType({}),
     ) -> dict[bytes, list[Row]]:
-        """The first rows of a rank in each of the next directories, in the order of bytes."""
+        """The first rows of a rank in each of the next directories, in the order of bytes.
+
+        At most `each` of a directory, and so many `more` of some.
+        """
         ...
 
     async def rank_ready(self, watch: str, ranked_by: str, rank_of: Callable[[bytes], int]) -> None:

@@ -4,7 +4,7 @@ Runs in a connection's thread.
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from daemon.core.model import Key, Row
 from daemon.store import Known, Queue
@@ -58,7 +58,13 @@ def ready(queue: Queue, limit: int, db: sqlite3.Connection) -> list[Row]:
 
 
 def ready_in_folders(
-    queue: Queue, rank: int, first: bytes, folders: int, each: int, db: sqlite3.Connection
+    queue: Queue,
+    rank: int,
+    first: bytes,
+    folders: int,
+    each: int,
+    more: Mapping[bytes, int],
+    db: sqlite3.Connection,
 ) -> dict[bytes, list[Row]]:
     """See `Store.ready_in_folders`."""
     of_rank = (queue.watch, queue.step, rank)
@@ -66,8 +72,9 @@ def ready_in_folders(
     names = db.execute(sql, (*of_rank, first, *of_rank, folders)).fetchall()
     sql = in_order(SQL["select_ready_in_folder"], queue)
     return {
-        name: [row_of(values) for values in db.execute(sql, (*of_rank, name, each))]
+        name: [row_of(values) for values in db.execute(sql, (*of_rank, name, each + extra))]
         for (name,) in names
+        for extra in (more.get(name, 0),)
     }
 
 

@@ -6,11 +6,12 @@ which does not have to wait for the writer. Both belong to this object alone.
 
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from daemon.core.model import Key, Record, Row, Transition
@@ -122,10 +123,16 @@ class SqliteStore:
         return await self._ask(partial(reading.ready, queue, limit))
 
     async def ready_in_folders(
-        self, queue: Queue, rank: int, first: bytes, folders: int, each: int
+        self,
+        queue: Queue,
+        rank: int,
+        first: bytes,
+        folders: int,
+        each: int,
+        more: Mapping[bytes, int] = MappingProxyType({}),
     ) -> dict[bytes, list[Row]]:
         """See `Store`."""
-        read = partial(reading.ready_in_folders, queue, rank, first, folders, each)
+        read = partial(reading.ready_in_folders, queue, rank, first, folders, each, more)
         return await self._ask(read)
 
     async def rank_ready(self, watch: str, ranked_by: str, rank_of: Callable[[bytes], int]) -> None:

@@ -88,6 +88,8 @@ async def test_directories_in_turn(store: Store) -> None:
 
     assert await ids(b"", 9, 9) == {b"": [7], b"a": [2], b"b": [6, 1], b"b-": [3]}
     assert await ids(b"", 3, 1) == {b"": [7], b"a": [2], b"b": [6]}
+    found = await store.ready_in_folders(queue, 0, b"", 9, 1, {b"b": 1, b"none": 5})
+    assert [len(rows) for rows in found.values()] == [1, 1, 2, 1]
     assert await ids(b"b\0", 9, 1) == {b"b-": [3]}
     assert await ids(b"", 9, 9, rank=1) == {b"b": [4]}
     assert await ids(b"c", 9, 9) == {}

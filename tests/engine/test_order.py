@@ -10,7 +10,7 @@ import pytest
 
 from daemon.cli.harness import Rig
 from daemon.config import Urgency
-from daemon.core.model import Key
+from daemon.core.model import Key, Row
 from daemon.engine.backlog import LONGEST_QUEUE, QUEUE
 from daemon.handlers import Job, Outcome
 from tests.engine.conftest import Gate, Open, background
@@ -166,15 +166,18 @@ async def test_urgent_files_of_a_busy_folder_wait(engine: Open) -> None:
 async def test_unreadable_file_does_not_take_its_folder_s_place(
     engine: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that is left alone for it cannot be looked at lets the others of its folder pass."""
+    """Files that are left alone, for they cannot be looked at, let the others of a folder pass.
+
+    However many they are: more than are read at once.
+    """
     monkeypatch.setattr("daemon.engine.lanes.DEFER_SECONDS", 3600.0)
     gate = Gate()
     async with engine(gate, concurrency=1, step={"per_directory": 1}) as rig:
-        await ready(rig, "d/bad", "d/good")
+        await ready(rig, *(f"d/bad{number}" for number in range(QUEUE + 6)), "d/good")
         real = os.lstat
 
         def lstat(path: Any, **more: Any) -> os.stat_result:
-            if path.endswith(b"/bad"):
+            if b"/bad" in path:
                 raise PermissionError(13, "not for you")
             return real(path, **more)
 
@@ -182,3 +185,22 @@ async def test_unreadable_file_does_not_take_its_folder_s_place(
         async with background(rig.service.dispatcher.run()):
             assert await handled(gate, 1) == ["d/good"]
             await rig.state(rig.key("d/good"), ["done"])
+
+
+async def test_no_more_is_read_than_has_room(engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where many files of a folder may run at once, those of few folders are read."""
+    gate, counts = Gate(), []
+    async with engine(gate, concurrency=1, step={"per_directory": 1_000}) as rig:
+        await ready(rig, *(f"{folder}/{number}" for folder in "abc" for number in range(QUEUE)))
+        real = rig.store.ready_in_folders
+
+        async def read(*asked: Any) -> dict[bytes, list[Row]]:
+            found = await real(*asked)
+            counts.append(sum(map(len, found.values())))
+            return found
+
+        monkeypatch.setattr(rig.store, "ready_in_folders", read)
+        async with background(rig.service.dispatcher.run()):
+            for _ in range(QUEUE + 1):
+                await gate.let_pass()
+    assert max(counts) <= QUEUE
