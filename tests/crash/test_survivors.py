@@ -61,7 +61,7 @@ def test_never_two_at_once(site: Site, manner: str, kind: str) -> None:
 
 def test_two_batches(site: Site) -> None:
     """Nobody can tell whose batch a file was in: it waits for all that may have it."""
-    effects, gates = site.effects(), [site.gate("FIRST"), site.gate("SECOND")]
+    effects, gates = site.effects(), {name: site.gate(name) for name in ("FIRST", "SECOND")}
     site.environment["GATES"] = str(site.folder)
     # Each takes a gate of its own, and the third run is of the second daemon.
     body = (
@@ -79,13 +79,15 @@ def test_two_batches(site: Site) -> None:
     daemon.wait_for(lambda _: site.sql(PROCESSING) == [(4,)], "two batches")
     daemon.kill()
     second = site.start().ready()
-    gates[0].open()
-    second.line("daemon.survivor_gone", pid=int(pids[b"first"]))
+    # In the order of their starts, which is that of the record.
+    early, late = sorted(pids, key=lambda name: int(pids[name]))
+    gates[early.decode().upper()].open()
+    second.line("daemon.survivor_gone", pid=int(pids[early]))
     # Had the others been let go on with that, they would have been started before this one.
     (site.tree / "later").write_text("x")
     second.done("later")
     assert site.sql(PROCESSING) == [(4,)]
-    gates[1].open()
+    gates[late.decode().upper()].open()
     second.wait_for(lambda _: site.sql(DONE) == [(5,)], "end of all files")
     assert all(report.startswith(b" ") for report in effects.rest())
     second.stop()

@@ -22,6 +22,7 @@ from daemon.cli.harness import Rig
 from daemon.config_address import Address, TcpAddress, UnixAddress
 from daemon.config_steps import WorkerStep
 from daemon.errors import ServiceError, StoreUnavailable
+from daemon.handlers import Outcome
 from daemon.ops import http, metrics
 from daemon.ops.http import serve
 from daemon.ops.metrics import Answers
@@ -213,12 +214,23 @@ async def test_lines_that_are_owed(engine: Open) -> None:
 
 
 async def test_no_path_is_told(engine: Open) -> None:
-    """Whatever files are called, neither their names nor the tree's path is in an answer."""
-    async with engine() as rig, served(rig) as client:
+    """Whatever files are called, neither their names nor the tree's path is in an answer.
+
+    Nor while one of them is handled and another waits.
+    """
+    gate = Gate()
+    async with (
+        engine(gate, concurrency=1) as rig,
+        served(rig) as client,
+        background(rig.service.dispatcher.run()),
+    ):
         for name in ("secret-plan.pdf", 'quo"te\nsecret'):
-            rig.write(name)
-            await rig.send(rig.key(name), "look")
+            await rig.send(rig.write(name), "look")
+        _, ending = await gate.next()
         told = (await client.ask("/metrics")).body + (await client.ask("/health")).body
+        ending.set_result(Outcome("success"))
+        last = (await gate.let_pass()).file
+        await rig.state(last, ["done"])
     assert b"secret" not in told
     assert os.fsencode(rig.log.parent) not in told
 
