@@ -29,7 +29,7 @@ from daemon.store import (
 from daemon.store.connection import Connection, connect, migrate, unavailable
 from daemon.store.queries import for_rows, load_queries
 from daemon.store.rows import Values, record_of, row_of
-from daemon.store.writing import apply, note_ctimes
+from daemon.store.writing import Batch, apply, make_ready, note_ctimes
 
 SQL = load_queries("queries.sql")
 # Statements are prepared for these numbers of paths only, so that the statement cache hits.
@@ -71,7 +71,7 @@ class SqliteStore:
 
     async def apply(self, batch: Sequence[tuple[Transition, Record]], journaled: int) -> list[bool]:
         """See `Store`."""
-        return await self._change(partial(self._apply, batch, journaled))
+        return await self._change(partial(self._apply, make_ready(batch), journaled))
 
     async def rows(self, keys: Sequence[Key]) -> list[Row | None]:
         """See `Store`."""
@@ -248,9 +248,7 @@ class SqliteStore:
         if inode != self._inode:
             raise StoreLost(f"{self._path}: the database was removed or replaced while it was open")
 
-    def _apply(
-        self, batch: Sequence[tuple[Transition, Record]], journaled: int, db: sqlite3.Connection
-    ) -> list[bool]:
+    def _apply(self, batch: Batch, journaled: int, db: sqlite3.Connection) -> list[bool]:
         self._see()
         return apply(db, batch, journaled)
 

@@ -1,84 +1,64 @@
-"""How a batch of transitions becomes one SQLite transaction. Runs in the connection's thread."""
+"""How a batch of transitions becomes one SQLite transaction.
+
+What can be made ready is made ready in the loop, for each time that the connection's thread wants
+the interpreter lock back from a busy loop it waits: see `statements`.
+"""
 
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
-from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from daemon.core.model import Record, Row, Transition
-from daemon.store.queries import (
-    FILE_COLUMNS,
-    RECORD_COLUMNS,
-    for_rows,
-    for_rows_alike,
-    load_queries,
-)
+from daemon.core.model import Row, Transition
+from daemon.store.new_files import Pair, for_runs
 from daemon.store.rows import Values, record_values, row_values
+from daemon.store.statements import SQL, Statement, for_all, run
 
-SQL = load_queries("queries.sql")
-_SMALL = 32
 # A watch, a state and a step.
 Place: TypeAlias = tuple[str, str, str | None]
 # States in which a file waits for a step, or is in it.
 _AT_A_STEP = frozenset({"ready", "processing"})
-_SIZES = (1024, 512, 256, 128, 64, _SMALL)
 
 
-class Alike:
-    """Which columns of an insert differ from row to row, and which are mostly the same in all.
+class Batch(NamedTuple):
+    """A batch made ready: what is said to SQLite, in this order, if nobody loses a race."""
 
-    The first scan of a tree says the same of every file but for these. To bind a value costs
-    0.15 us, in Python, and a new file has 43.
-    """
-
-    def __init__(self, columns: str, own: str) -> None:
-        names, differing = columns.split(", "), own.split(", ")
-        self.columns = len(names)
-        self.own = tuple(names.index(name) for name in differing)
-        self.own_of = itemgetter(*self.own)
-        self.shared_of = itemgetter(*(n for n in range(len(names)) if n not in self.own))
+    pairs: Sequence[Pair]
+    changes: list[Statement]
+    follows: list[Statement]
 
 
-_ALIKE = {
-    "insert_files_if_new": Alike(
-        FILE_COLUMNS,
-        "id, directory, name, size, mtime_ns, ctime_ns, ino, done, at, due_at, digest",
-    ),
-    "insert_transitions": Alike(
-        RECORD_COLUMNS, "seq, file_id, version, attempt_id, at, duration_ms, size, due_at"
-    ),
-}
+def make_ready(pairs: Sequence[Pair]) -> Batch:
+    """Say it in few statements."""
+    return Batch(pairs, _changes(pairs), _renames(pairs) + _counts(pairs))
 
 
-def apply(
-    db: sqlite3.Connection, batch: Sequence[tuple[Transition, Record]], journaled: int
-) -> list[bool]:
+def apply(db: sqlite3.Connection, batch: Batch, journaled: int) -> list[bool]:
     """Commit a batch, the whole at once; one by one only after somebody lost a race.
 
     See `Store.apply`. Leaves no transaction open, whatever happens.
     """
+    pairs, follows = batch.pairs, batch.follows
     with transaction(db):
-        if _apply_all(db, batch):
-            written = [True] * len(batch)
-        else:
+        written = [run(db, batch.changes)] * len(pairs)
+        if not all(written):
             db.execute("ROLLBACK")
             db.execute("BEGIN IMMEDIATE")
-            written = [_apply_one(db, *pair) for pair in batch]
-            won = [t for (t, _), ok in zip(batch, written, strict=True) if ok]
-            _rename(db, [t for t in won if t.before.key != t.after.key])
-        _count(db, [pair[0] for pair, ok in zip(batch, written, strict=True) if ok])
-        db.executemany(SQL["advance_journal"], [(journaled, journaled)])
-        return [ok or _is_there(db, t) for (t, _), ok in zip(batch, written, strict=True)]
+            written = [run(db, _changes([pair])) for pair in pairs]
+            won = [pair for pair, ok in zip(pairs, written, strict=True) if ok]
+            follows = _renames(won) + _counts(won)
+        run(db, follows)
+        run(db, [Statement(SQL["advance_journal"], (journaled, journaled))])
+        return [ok or _is_there(db, t) for (t, _), ok in zip(pairs, written, strict=True)]
 
 
 def note_ctimes(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
     """See `Store.note_ctimes`."""
     with transaction(db):
         values = [(row.id, row.version, row.seen.ctime_ns) for row in rows if row.seen]
-        _changed(db, "note_ctimes_if_version", values)
+        for statement in for_all("note_ctimes_if_version", values):
+            run(db, [statement])
 
 
 @contextmanager
@@ -95,21 +75,35 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _apply_all(db: sqlite3.Connection, batch: Sequence[tuple[Transition, Record]]) -> bool:
-    """Write it all; False if a row had moved on, and then the caller rolls back."""
-    new = [row_values(t.after) for t, _ in batch if t.before.version == 0]
-    known = [t for t, _ in batch if t.before.version]
-    same = [state_values(t) for t in known if _is_state_alone(t)]
-    other = [update_values(t) for t in known if not _is_state_alone(t)]
-    if new and _changed(db, "insert_files_if_new", new) != len(new):
-        return False
-    if same and _changed(db, "update_states_if_version", same) != len(same):
-        return False
-    if other and _changed(db, "update_files_if_version", other) != len(other):
-        return False
-    _rename(db, [t for t in known if t.before.key != t.after.key])
-    _changed(db, "insert_transitions", [record_values(record) for _, record in batch])
-    return True
+def _changes(pairs: Sequence[Pair]) -> list[Statement]:
+    """The rows and their transitions; a statement that changes fewer has met a lost race."""
+    said, new = for_runs([pair for pair in pairs if not pair[0].before.version])
+    known = [pair for pair in pairs if pair[0].before.version]
+    moved_on = [t for t, _ in known]
+    return [
+        *said,
+        *for_all("insert_files_if_new", [row_values(t.after) for t, _ in new]),
+        *for_all(
+            "update_states_if_version",
+            [state_values(t) for t in moved_on if _is_state_alone(t)],
+        ),
+        *for_all(
+            "update_files_if_version",
+            [update_values(t) for t in moved_on if not _is_state_alone(t)],
+        ),
+        *for_all("insert_transitions", [record_values(record) for _, record in new + known]),
+    ]
+
+
+def _renames(pairs: Sequence[Pair]) -> list[Statement]:
+    """Give the moved rows their new paths, all of which are free or of rows among them."""
+    moved = [t.after for t, _ in pairs if t.before.version and t.before.key != t.after.key]
+    said = [
+        *for_all("vacate_paths_if_version", [(row.id, row.version) for row in moved]),
+        *for_all("rename_files_if_version", [_path_values(row) for row in moved]),
+    ]
+    # One that has moved on within the batch stays where it went last.
+    return [statement._replace(rows=None) for statement in said]
 
 
 def _is_state_alone(transition: Transition) -> bool:
@@ -119,23 +113,6 @@ def _is_state_alone(transition: Transition) -> bool:
     return same_file and before.result is after.result
 
 
-def _apply_one(db: sqlite3.Connection, transition: Transition, record: Record) -> bool:
-    if transition.before.version:
-        changed = _changed(db, "update_files_if_version", [update_values(transition)])
-    else:
-        changed = _changed(db, "insert_files_if_new", [row_values(transition.after)])
-    if changed:
-        _changed(db, "insert_transitions", [record_values(record)])
-    return bool(changed)
-
-
-def _rename(db: sqlite3.Connection, moved: Sequence[Transition]) -> None:
-    """Give the moved rows their new paths, all of which are free or of rows among them."""
-    if moved:
-        _changed(db, "vacate_paths_if_version", [(t.after.id, t.after.version) for t in moved])
-        _changed(db, "rename_files_if_version", [_path_values(t.after) for t in moved])
-
-
 def _is_there(db: sqlite3.Connection, transition: Transition) -> bool:
     """This very attempt was committed before, though nobody was told."""
     after = transition.after
@@ -143,20 +120,23 @@ def _is_there(db: sqlite3.Connection, transition: Transition) -> bool:
     return db.execute(SQL["find_transition"], attempt).fetchone() is not None
 
 
-def _count(db: sqlite3.Connection, written: Sequence[Transition]) -> None:
-    """Keep the counts by state, and by step, in step with what was just written."""
+def _counts(pairs: Sequence[Pair]) -> list[Statement]:
+    """Keep the counts by state, and by step, in step with what is written."""
     moves: Counter[tuple[str, str]] = Counter()
     steps: Counter[tuple[str, str | None, str]] = Counter()
-    for (before, after), files in Counter(map(_places, written)).items():
+    for (before, after), files in Counter(_places(t) for t, _ in pairs).items():
         for where, by in ((before, -files), (after, files)):
             if where is not None:
                 watch, state, step = where
                 moves[watch, state] += by
                 if state in _AT_A_STEP:
                     steps[watch, step, state] += by
-    db.executemany(SQL["add_to_count"], [(*where, by) for where, by in moves.items() if by])
-    changed = [(*where, by) for where, by in steps.items() if by and where[1] is not None]
-    db.executemany(SQL["add_to_step_count"], changed)
+    by_state = [(*where, by) for where, by in moves.items() if by]
+    by_step = [(*where, by) for where, by in steps.items() if by and where[1] is not None]
+    return [
+        *(Statement(SQL["add_to_count"], values) for values in by_state),
+        *(Statement(SQL["add_to_step_count"], values) for values in by_step),
+    ]
 
 
 def _places(transition: Transition) -> tuple[Place | None, Place]:
@@ -195,35 +175,3 @@ def state_values(transition: Transition) -> Values:
 def _path_values(row: Row) -> Values:
     """In the order of `rename_files_if_version`."""
     return (row.id, row.version, *row_values(row)[1:4])
-
-
-def _changed(db: sqlite3.Connection, name: str, values: Sequence[Values]) -> int:
-    """Run one statement for many rows; the number of rows changed in all.
-
-    All rows are one set of parameters. Were each a set of its own, the interpreter lock would be
-    given away at every row, and it takes up to the switch interval to get it back from a busy
-    loop: 484 us a row, and 23 us so. `execute` gives it away once more, to ask for a row's id.
-    """
-    changed = at = 0
-    while at < len(values):
-        size = _size(len(values) - at)
-        sql, bound = _statement(name, values[at : at + size])
-        changed += db.executemany(sql, (bound,)).rowcount
-        at += size
-    return changed
-
-
-def _statement(name: str, rows: Sequence[Values]) -> tuple[str, list[Any]]:
-    """The statement for some rows, and what to bind to it."""
-    size, alike = len(rows), _ALIKE.get(name)
-    if alike is not None and size > _SMALL:
-        shared = alike.shared_of(rows[0])
-        if all(each == shared for each in map(alike.shared_of, rows)):
-            sql = for_rows_alike(SQL[name], size, alike.columns, alike.own)
-            return sql, [*shared, *chain.from_iterable(map(alike.own_of, rows))]
-    return for_rows(SQL[name], size, len(rows[0])), list(chain.from_iterable(rows))
-
-
-def _size(rows: int) -> int:
-    """How many to write at once: any number up to 32, so that few statements are prepared."""
-    return rows if rows <= _SMALL else next(size for size in _SIZES if size <= rows)

@@ -124,23 +124,6 @@ async def test_every_field_survives(store: Store) -> None:
     assert await store.owed(0, 9) == [record]
 
 
-@pytest.mark.parametrize("odd", [None, 0, 70, 149])
-async def test_many_new_files(store: Store, odd: int | None) -> None:
-    """Rows and records come back as they went in, whether they are alike or one is not."""
-    seen = Fingerprint(1, 2, 3, 4, 5)
-    found = [
-        born(f"d{n % 7}/{n}", n + 1, seen=seen._replace(ino=n), at=n, digest=f"sha256:{n}")
-        for n in range(150)
-    ]
-    if odd is not None:
-        after = replace(found[odd].after, rank=1, seen=None, state="done", due_at=None)
-        found[odd] = replace(found[odd], after=after, guard="adopted", error="odd")
-    writer = Writer(store)
-    assert await writer.apply(*found) == [True] * len(found)
-    assert await store.rows([each.after.key for each in found]) == [each.after for each in found]
-    assert await store.owed(0, 200) == [record for _, record in writer.batch]
-
-
 async def test_loser_leaves_nothing(store: Store) -> None:
     """Of a batch, a transition from another version loses and leaves nothing; the others win."""
     writer = Writer(store)

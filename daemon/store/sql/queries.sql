@@ -2,6 +2,31 @@
 -- Files are seen for the first time; nothing happens where a path already has a row.
 INSERT OR IGNORE INTO files ({columns}) VALUES {values};
 
+-- name: insert_alike_files_if_new
+-- Files are seen for the first time, with numbers in a row, and alike but for what the JSON has of
+-- each; nothing happens where a path already has a row.
+INSERT OR IGNORE INTO files (
+    id, watch, state, version, step, plan, attempt, failures, interruptions, dev, error, result,
+    rank, directory, name, size, mtime_ns, ctime_ns, ino, done, at, due_at, digest
+) SELECT
+    ? + new.key, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+    CAST(json_extract(new.value, '$[0]') AS BLOB), CAST(json_extract(new.value, '$[1]') AS BLOB),
+    json_extract(new.value, '$[2]'), json_extract(new.value, '$[3]'),
+    json_extract(new.value, '$[4]'), json_extract(new.value, '$[5]'),
+    json_extract(new.value, '$[6]'), json_extract(new.value, '$[7]'),
+    json_extract(new.value, '$[8]'), json_extract(new.value, '$[9]')
+FROM json_each(?) AS new;
+
+-- name: insert_transitions_of_new
+-- The same files' transitions are on record, with the JSON array of their attempts.
+INSERT INTO transitions (
+    seq, trigger, from_state, to_state, version, node, guard, cause, evidence, step, attempt,
+    duration_ms, old_path, error, target, attempt_id, file_id, at, size, due_at
+) SELECT
+    ? + new.key, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+    new.value, files.id, files.at, files.size, files.due_at
+FROM json_each(?) AS new CROSS JOIN files ON files.id = ? + new.key;
+
 -- name: update_files_if_version
 -- Files move on by one version, if they still have the version that the decision was made on.
 -- The path is left out: naming indexed columns would rewrite their index on every transition.
