@@ -73,7 +73,8 @@ class Fingerprint(NamedTuple):
         its own work as a change, for ever. The device is left out: its number is not stable
         across mounts.
         """
-        return f"{self.ino:x}-{self.size:x}-{self.mtime_ns:x}"
+        # Half the price of an f-string, and every file passes here.
+        return "%x-%x-%x" % (self.ino, self.size, self.mtime_ns)  # noqa: UP031 - see above
 
 
 class Row(Struct, frozen=True, gc=False):

@@ -39,11 +39,13 @@ class Evidence:
     async def gather(self, turns: Sequence[Turn]) -> Sequence[Turn]:
         """Complete the turns; those are left out whose row is not the one that was meant."""
         current = await self._load(turns)
-        await self._look(current)
-        await self._find_origins(current)
-        await self._make_sure(current)
+        # What is adopted as it was found stands where it stood before the watch began, for a rename
+        # sets ctime; and an insert follows.
+        asked = await self._look(current)
+        await self._find_origins(asked)
+        await self._make_sure(asked)
         for turn in current:
-            if turn.needs_digest and turn.origin is None:
+            if turn.tree.by_content and turn.needs_digest and turn.origin is None:
                 self._contents.want(turn)
         return current
 
@@ -79,7 +81,8 @@ class Evidence:
                 turn.judge()
         await self._find_origins([turn for turn, _ in known])
 
-    async def _look(self, turns: Sequence[Turn]) -> None:
+    async def _look(self, turns: Sequence[Turn]) -> Sequence[Turn]:
+        """Look, and judge what is seen; returns those that were not adopted as they were found."""
         ask = []
         for turn in turns:
             if turn.needs_no_look:
@@ -98,6 +101,7 @@ class Evidence:
                 turn.digest = self._contents.known(turn.key, turn.look.seen)
             if turn.look.kind != "error":
                 turn.judge()
+        return ask
 
     async def _find_origins(self, turns: Sequence[Turn]) -> None:
         strangers = [stranger for turn in turns if (stranger := turn.stranger())]

@@ -199,8 +199,7 @@ class Turn:
     def stranger(self) -> Stranger | None:
         """The file, if its inode is new at this path: it may have a row under another."""
         seen, known = self.look.seen, self.row.seen
-        if seen is None or self.event not in {"discover", "change"} or self.needs_no_look:
-            # A rename sets ctime: what is adopted has had its path since before the watch began.
+        if seen is None or self.event not in {"discover", "change"}:
             return None
         if known is not None and known.ino == seen.ino:
             return None
@@ -213,25 +212,28 @@ class Turn:
         step = tree.step(row.step) if row.step else None
         adopted = seen is not None and seen.ctime_ns // 1000 < tree.adopt_before
         settled = look.settled if tree.is_plain else self.is_complete
+        # By position, as everywhere on the way of every file: naming them costs 0.5 us.
         return Facts(
             row,
             now,
             seen,
-            settled=settled,
-            adopted=adopted,
-            steps=tree.steps,
-            removal_steps=tree.removal_steps,
-            attempts=step.attempts if step else 1,
-            interruptions=tree.watch.interruptions,
-            crashed=trigger.cause == "crash",
-            alarm=trigger.cause == "alarm",
-            settle_at=0 if adopted else self._settle_at(now, settled=settled),
-            retry_at=_retry_at(step, trigger, row, now) if trigger.event == "fail" else 0,
-            digest=self.digest or None,
-            result=trigger.result,
-            rank=tree.rank(row.key.path),
-            target=trigger.target,
-            loop=self.loop,
+            settled,
+            adopted,
+            tree.steps,
+            tree.removal_steps,
+            step.attempts if step else 1,
+            tree.watch.interruptions,
+            trigger.cause == "crash",  # crashed
+            trigger.cause == "alarm",
+            0 if adopted else self._settle_at(now, settled=settled),
+            _retry_at(step, trigger, row, now) if trigger.event == "fail" else 0,
+            self.digest or None,
+            None,  # inherited
+            None,  # moved_to
+            trigger.result,
+            tree.rank(row.key.path),
+            trigger.target,
+            self.loop,
         )
 
     def _settle_at(self, now: int, *, settled: bool) -> int:
