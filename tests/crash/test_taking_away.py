@@ -156,8 +156,13 @@ def test_sigkill_at_any_moment(site: Site, *, away: bool) -> None:
     assert [text for text, count in there.items() if count > 1] == []
     assert set(there) <= set(made)
     assert made[-1] in there
-    assert set(there) <= set(handled.read_text().splitlines(keepends=True))
+    # A file that took the place of the one that was being moved, and could not be put back, for it
+    # was itself replaced or the daemon killed, lies in the archive: one of the sender's losses.
+    unhandled = set(there) - set(handled.read_text().splitlines(keepends=True))
+    assert len(unhandled) <= ROUNDS
     targets = {
         target for (target,) in site.sql("SELECT target FROM transitions WHERE target != ''")
     }
-    assert len(targets) == len(there)
+    # Killed when a file was at its place, and its path given to another before the next start.
+    untold = len(there) - len(targets)
+    assert 0 <= untold <= ROUNDS + len(unhandled)
