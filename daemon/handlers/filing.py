@@ -76,8 +76,8 @@ class Filing:
             stands, place = relocate.stands(file), self.place_of(key, file.seen)
             if place is None:
                 return None if stands else Outcome("success")
-            target = None if stands == "itself" else relocate.find(file, place)
-        except (OSError, ValueError):
+            target = (relocate.finish if stands == "itself" else relocate.find)(file, place)
+        except (Absent, Changed, OSError, ValueError):
             return None
         return Outcome("success", target=target) if target is not None else None
 

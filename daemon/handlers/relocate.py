@@ -210,9 +210,28 @@ def _carry(
                 with suppress(OSError):
                     os.unlink(part)  # noqa: PTH108 - a path of bytes
                 raise
+            # Before the record is taken back: that takes time, and the file is in both places.
+            return _leave(source, file, place, placed)
+    return _leave(source, file, place, placed)
+
+
+def _leave(source: _Opened, file: File, place: Place, placed: bytes) -> bytes:
     sync_folder(place.folder)
     _remove(source, file.seen)
     return placed
+
+
+def finish(file: File, place: Place) -> bytes | None:
+    """Take away what stands yet though its copy is complete; where that is, None without one.
+
+    Raises as `move`.
+    """
+    with _opened(file, READ) as source:
+        placed = _copied(source, file, place)
+        # A rename leaves nothing half done: on one file system that is another file.
+        if placed is None or os.lstat(placed).st_dev == os.fstat(source.fd).st_dev:
+            return None
+        return _leave(source, file, place, placed)
 
 
 def _copied(source: _Opened, file: File, place: Place) -> bytes | None:

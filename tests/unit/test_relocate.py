@@ -13,7 +13,7 @@ import pytest
 from daemon.engine.disk import seen_at
 from daemon.handlers import copying, relocate, renaming
 from daemon.handlers.copying import Stopped, write_beside
-from daemon.handlers.relocate import Absent, Changed, File, Place, delete, find, move
+from daemon.handlers.relocate import Absent, Changed, File, Place, delete, find, finish, move
 
 
 @pytest.fixture
@@ -121,6 +121,22 @@ def test_unlinked_late(tree: Path, archive: Path) -> None:
         expected["a.1.csv"] = "content"  # a rename leaves nothing half done: this is another file
     move(file, place(archive, "a.csv"))
     assert (files(tree), files(archive)) == ({}, expected)
+
+
+def test_finished(tree: Path, archive: Path) -> None:
+    """What was cut off between the copy and the unlink is ended; nothing else is taken away."""
+    file, there = written(tree), place(archive, "a.csv")
+    assert finish(file, there) is None
+    (archive / "a.csv").write_text("another")  # as long as it, and of the same time
+    os.utime(archive / "a.csv", ns=(0, file.seen.mtime_ns))
+    assert finish(file, there) is None
+    (archive / "a.csv").write_text("content")
+    os.utime(archive / "a.csv", ns=(0, file.seen.mtime_ns))
+    if (archive / "a.csv").stat().st_dev == (tree / "d/a.csv").stat().st_dev:
+        assert finish(file, there) is None  # a rename leaves nothing half done
+        return
+    assert finish(file, there) == os.fsencode(archive / "a.csv")
+    assert files(tree) == {}
 
 
 def test_found_again(tree: Path, archive: Path) -> None:
