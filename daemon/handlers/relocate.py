@@ -168,6 +168,8 @@ def _rename(source: _Opened, file: File, place: Place) -> bytes:
         if there is not None and (there.st_dev, there.st_ino) == (st.st_dev, st.st_ino):
             _remove(source, file.seen)  # the very same file, by another link
             return candidate
+        # Once more, for making the folders took time: what is moved in error has to be put back.
+        _expect(os.stat(source.name, dir_fd=source.folder, follow_symlinks=False), file.seen)
         try:
             _rename_one(source, candidate, overwrite=place.overwrite)
         except FileExistsError:
