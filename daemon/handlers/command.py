@@ -115,7 +115,7 @@ class CommandHandler:
         except TimeoutError as error:
             late = f"not loaded after {self._step.timeout:g}s: does the disk with it hang?"
             raise CannotBegin("unavailable", f"{os.fsdecode(program)}: {late}") from error
-        except Exception as error:
+        except Exception as error:  # whatever kept it from starting, `judge` says whose fault it is
             raise CannotBegin(*self._launcher.judge(program, error)) from error
 
     def _watch_over(self, pid: int) -> Running:
