@@ -13,7 +13,7 @@ from daemon.config import Config
 from daemon.engine.clock import now_us
 from daemon.engine.dispatcher import Dispatcher
 from daemon.engine.filesystems import must_poll
-from daemon.engine.filing import finisher
+from daemon.engine.filing import finisher, tidy
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
@@ -159,7 +159,7 @@ class Service:
         """Everything that brings work in, or begins it."""
         await self.know_trees()
         await self._survivors.find()
-        await asyncio.to_thread(self._record.parts.clean)
+        await tidy(self.trees.values(), self.ledger, self._record.parts)
         finish = finisher(self.dispatcher)
         for quarantine in self._quarantines:
             await quarantine.resume()

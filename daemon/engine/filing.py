@@ -1,17 +1,49 @@
-"""What last steps had achieved when a crash cut them off: a file that is away cannot begin anew."""
+"""What last steps had achieved when a crash cut them off, and what they left half done."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 
-from daemon.core.model import Row, Trigger
+from daemon.config_names import ON_DONE
+from daemon.core.model import Row, State, Trigger
 from daemon.engine.dispatcher import Dispatcher
+from daemon.engine.ledger import Ledger
+from daemon.engine.trees import Tree
+from daemon.handlers import relocate
+from daemon.handlers.below import File
 from daemon.handlers.filing import FilingHandler
+from daemon.handlers.parts import Parts
 
 Finish = Callable[[Row], Awaitable[Trigger | None]]
 
 
+async def tidy(trees: Iterable[Tree], ledger: Ledger, parts: Parts) -> None:
+    """Remove copies that a crash cut off, and give files their names again that it kept from them.
+
+    Before anything looks at the trees, where they would be missing.
+    """
+    await asyncio.to_thread(parts.clean)
+    for tree in trees:
+        states: list[State] = ["processing"]
+        if tree.watch.on_quarantine:
+            states.append("quarantined")
+        for state in states:
+            async for rows in ledger.in_state(state, tree.name):
+                await asyncio.to_thread(_restore, tree, rows)
+
+
+def _restore(tree: Tree, rows: Iterable[Row]) -> None:
+    for row in rows:
+        if row.seen is not None and (row.step == ON_DONE or row.state == "quarantined"):
+            with suppress(OSError):  # it is found as what it is called now, and handled
+                relocate.restore(File(tree.root, row.key.path, row.seen))
+
+
 def finisher(dispatcher: Dispatcher) -> Finish:
-    """Asks of rows that were `processing` for the success that nobody could report any more."""
+    """Asks of rows that were `processing` for the success that nobody could report any more.
+
+    A file that is away cannot begin anew.
+    """
 
     async def finish(row: Row) -> Trigger | None:
         found = dispatcher.job(row)

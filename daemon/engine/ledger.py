@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from msgspec.structs import replace
 
-from daemon.core.model import Key, Record, Row, Transition
+from daemon.core.model import Key, Record, Row, State, Transition
 from daemon.engine.batching import Batcher
 from daemon.engine.journal import Journal
 from daemon.errors import StoreLost, StoreUnavailable
@@ -18,6 +19,8 @@ RETRY_SECONDS = 0.5
 # Transitions in one commit: half of what the pipeline has in flight, so that the other half is
 # being decided meanwhile. A first start takes 4 % longer with 1,024.
 TOGETHER = 2_048
+# Rows that are read at once where there may be any number of them.
+PAGE = 1_000
 # Rows in memory, about 1 KB each.
 RECENT = 2_048
 # Nothing more is expected of a file in these for a while.
@@ -90,6 +93,15 @@ class Ledger:
             read = dict(zip(missing, await self._reads.ask(missing), strict=True))
             found = [row or read[key] for key, row in zip(keys, found, strict=True)]
         return found
+
+    async def in_state(self, state: State, watch: str) -> AsyncIterator[list[Row]]:
+        """The files of a watch that are in a state, page by page, as they are when it is read."""
+        last = 0
+        while rows := await self.insist(
+            "read", partial(self.store.in_state, state, watch, last, PAGE)
+        ):
+            yield rows
+            last = rows[-1].id
 
     def remember(self, row: Row) -> None:
         """This row was just read, and is wanted again in a moment.

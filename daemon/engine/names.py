@@ -6,6 +6,7 @@ For whoever explains a file as well, so nothing here waits, or needs a loop.
 from collections.abc import Callable
 
 from daemon.config import Watch
+from daemon.core.hidden import is_hidden
 from daemon.core.manifest import Manifests
 from daemon.core.markers import Marker
 from daemon.core.policy import Matcher
@@ -38,6 +39,8 @@ class Names:
 
         Signs are let through though a pattern excludes them, unless it excludes their folder.
         """
+        if is_hidden(path):
+            return False
         if self.matcher.wants(path) or self.matcher.enters(path):
             return True
         return self.is_sign(path) and self.matcher.enters(path.rpartition(b"/")[0])

@@ -25,7 +25,6 @@ from daemon.handlers.copying import write_beside
 from daemon.handlers.filing import FilingHandler
 from daemon.handlers.parts import Parts
 
-PAGE = 1_000
 # Transitions in the word beside a file, the last ones.
 HISTORY = 100
 # A folder that is full or away is tried again after so long, twice as long each time, at most.
@@ -138,15 +137,11 @@ class Quarantine:
             self._complain(Outcome("reject", f"no reason beside it: {error.strerror}"), row)
 
     async def _rows(self) -> AsyncIterator[Row]:
-        """What is quarantined and should be there, page by page."""
-        last, store = 0, self._ledger.store
-        while rows := await self._ledger.insist(
-            "read", partial(store.in_state, "quarantined", self._tree.name, last, PAGE)
-        ):
+        """What is quarantined and should be there."""
+        async for rows in self._ledger.in_state("quarantined", self._tree.name):
             for row in rows:
                 if row.seen is not None:
                     yield row
-            last = rows[-1].id
 
     def _job(self, row: Row) -> Job:
         path = self._tree.absolute(row.key.path)

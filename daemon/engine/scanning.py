@@ -8,13 +8,18 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from daemon.core.hidden import is_hidden
 from daemon.core.model import Fingerprint, Key
+from daemon.engine.clock import now_us
 from daemon.engine.disk import is_missing
 from daemon.engine.listing import Listing
 from daemon.engine.trees import Tree
 from daemon.store import Known
 
 Rows = dict[bytes, Known]
+# For so long a file may have a name of ours while it is taken away or written. One that has it for
+# longer was left by a kill, and is a file like others.
+PASSING_US = 10_000_000
 
 
 class Differences(Struct):
@@ -74,12 +79,19 @@ def sift(tree: Tree, listing: Mapping[str, Any]) -> Differences:
     found = Differences(**listing)
     found.folders = [folder for folder in found.folders if tree.matcher.enters(folder)]
     new, found.new = found.new, []
-    for path, seen in new:
+    for path, shown in new:
+        seen = Fingerprint._make(shown)
+        if is_hidden(path) and _is_passing(seen):
+            continue
         if tree.wants(path):
-            found.new.append((path, Fingerprint._make(seen)))
+            found.new.append((path, seen))
         elif tree.is_sign(path):
             found.aside.append(path)
     return found
+
+
+def _is_passing(seen: Fingerprint) -> bool:
+    return abs(now_us() - seen.ctime_ns // 1_000) < PASSING_US
 
 
 def missing_in(tree: Tree, directories: Sequence[bytes], known: Sequence[Rows]) -> list[bytes]:

@@ -14,10 +14,11 @@ from daemon.config_after import After, Move, base_of
 from daemon.core.model import Fingerprint, Key
 from daemon.core.targets import Target
 from daemon.handlers import Job, Outcome, Verdict, relocate
+from daemon.handlers.below import Absent, Changed, File
 from daemon.handlers.copying import Stopped
 from daemon.handlers.launching import TOO_FEW
 from daemon.handlers.parts import NOWHERE, Parts
-from daemon.handlers.relocate import Absent, Changed, File, Place
+from daemon.handlers.relocate import Place
 
 # What the file itself has to do with: its name, its size, or another file in place of a folder.
 _NEVER = frozenset({errno.ENAMETOOLONG, errno.EFBIG})
@@ -53,7 +54,9 @@ class Filing:
             return Outcome("success", target=self._take(key, file, stopped))
         except Absent as error:
             return self.taken(key, file) or Outcome("retry", str(error))
-        except (Changed, Stopped) as error:
+        except Changed as error:
+            return Outcome("retry", str(error), target=error.target)
+        except Stopped as error:
             return Outcome("retry", str(error))
         except ValueError as error:
             return Outcome("reject", str(error))
@@ -71,7 +74,11 @@ class Filing:
         """The success of a run that was cut off when the file was away already; None without one.
 
         Another file may have come to its path since. Of what cannot be looked at nothing is known.
+        What was withdrawn only, as `relocate` has it, is taken now.
         """
+        if (left := relocate.left(file)) is not None:
+            outcome = self.take(key, left, threading.Event())
+            return outcome if outcome.verdict == "success" else None
         try:
             stands, place = relocate.stands(file), self.place_of(key, file.seen)
             if place is None:

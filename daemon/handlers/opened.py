@@ -8,6 +8,7 @@ import ctypes
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from functools import cache
 
 from daemon.core.model import Fingerprint
@@ -105,15 +106,29 @@ def _syscall() -> "ctypes._NamedFuncPointer":
 def _walk(root: int, path: bytes) -> int:
     """The same, one component after the other, each from the folder before."""
     *folders, name = path.split(b"/")
-    folder = os.dup(root)
+    folder = open_folder(root, folders)
     try:
-        for part in folders:
-            inner = _enter(folder, part)
-            os.close(folder)
-            folder = inner
         return os.open(name, _FLAGS, dir_fd=folder)
     finally:
         os.close(folder)
+
+
+def open_folder(root: int, parts: Iterable[bytes]) -> int:
+    """Enter one folder after the other, from an open one, through no symbolic link.
+
+    Raises:
+        OSError: one cannot be entered; ELOOP for a link.
+    """
+    folder = os.dup(root)
+    try:
+        for part in parts:
+            inner = _enter(folder, part)
+            os.close(folder)
+            folder = inner
+    except BaseException:
+        os.close(folder)
+        raise
+    return folder
 
 
 def _enter(folder: int, name: bytes) -> int:

@@ -5,15 +5,14 @@ there may be no other try: the file was replaced or is gone for good, or goes el
 """
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from hashlib import blake2b
 from pathlib import Path
 
+from daemon.core.hidden import digest, hidden, is_hidden
+
 NAME = "parts"
-_OURS = re.compile(rb"\.treewarden-[0-9a-f]{32}\.part")
 
 
 def part_in(folder: bytes, *what: bytes) -> bytes:
@@ -22,7 +21,7 @@ def part_in(folder: bytes, *what: bytes) -> bytes:
     `what` it is and nothing else: so the next try takes the same, and leaves nothing of the last.
     """
     host = os.fsencode(os.uname().nodename)  # others may write to the folder as well
-    return b"%b/.treewarden-%b.part" % (folder, _digest(b"\0".join((host, *what))))
+    return folder + b"/" + hidden("part", host, *what)
 
 
 class Parts:
@@ -52,7 +51,7 @@ class Parts:
 
         Where that cannot be kept, on a full disk for instance, the file is none the worse for it.
         """
-        link = _digest(part)
+        link = digest(part)
         if self._folder >= 0:
             with suppress(OSError):
                 with suppress(FileExistsError):
@@ -90,13 +89,9 @@ class Parts:
 NOWHERE = Parts()
 
 
-def _digest(what: bytes) -> bytes:
-    return blake2b(what, digest_size=16).hexdigest().encode()
-
-
 def _is_ours(link: bytes, part: bytes) -> bool:
     """A file that has the name of a part, and of which this very link says that we write it."""
-    if link != _digest(part) or not _OURS.fullmatch(part.rpartition(b"/")[2]):
+    if link != digest(part) or not is_hidden(part) or not part.endswith(b".part"):
         return False
     return not _is_absent(part) and stat.S_ISREG(os.lstat(part).st_mode)
 

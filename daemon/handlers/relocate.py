@@ -1,18 +1,20 @@
 """Takes a file away: by a rename, or as a durable copy, never onto another file, never another one.
 
-All of it blocks. Whatever is cut off between two steps is finished by the same call once more: a
-copy is complete before it has its name, and only then is the file removed.
+All of it blocks. Whatever is cut off between two steps is finished by the same call once more, if
+`restore` was before it: a copy is complete before it has its name, and only then is the file
+removed; and whatever is renamed or removed was withdrawn before, and looked at once more.
 """
 
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from daemon.core.model import Fingerprint
 from daemon.core.targets import numbered
+from daemon.handlers.below import Absent, Changed, File, Opened, expect, folder_of, opened
 from daemon.handlers.copying import (
     READ,
     make_folders,
@@ -24,26 +26,9 @@ from daemon.handlers.copying import (
 from daemon.handlers.opened import is_copy, is_same
 from daemon.handlers.parts import NOWHERE, Parts, part_in
 from daemon.handlers.renaming import rename_new
+from daemon.handlers.withdrawing import give_back, hidden_of, withdrawn
 
 _KNOWN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_FOLDER = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
-_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
-
-
-class Changed(Exception):  # noqa: N818 - what happened to the file, and read as that
-    """What stands at the path is not the file that was handled, or is being written to."""
-
-
-class Absent(Exception):  # noqa: N818 - the same
-    """Nothing is at the path."""
-
-
-class File(NamedTuple):
-    """A file below a root, as it was when it was handled."""
-
-    root: bytes
-    path: bytes
-    seen: Fingerprint
 
 
 class Place(NamedTuple):
@@ -64,14 +49,6 @@ class Place(NamedTuple):
         return (self.path,) if self.overwrite else numbered(self.path)
 
 
-class _Opened(NamedTuple):
-    """The file, and the folder that holds it: no path is resolved a second time."""
-
-    folder: int
-    name: bytes
-    fd: int
-
-
 def move(
     file: File,
     place: Place,
@@ -88,14 +65,16 @@ def move(
         Stopped: `is_stopped` said so while it was copied.
         OSError: it cannot be done now, or not at all.
     """
-    with _opened(file, _KNOWN) as source:
+    with opened(file, _KNOWN) as source:
         make_folders(place.base, place.folder)
-        try:
-            return _rename(source, file, place)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-    with _opened(file, READ) as source:
+        # Asked first, for a rename that fails shows in the tree: there and back again.
+        if os.stat(place.folder).st_dev == os.fstat(source.fd).st_dev:  # noqa: PTH116 - bytes
+            try:
+                return _rename(source, file, place)
+            except OSError as error:  # one device, but two mounts of it
+                if error.errno != errno.EXDEV:
+                    raise
+    with opened(file, READ) as source:
         return _carry(source, file, place, is_stopped, parts)
 
 
@@ -108,11 +87,30 @@ def delete(file: File) -> None:
         OSError: it cannot be removed.
     """
     try:
-        with _opened(file, READ) as source:
+        with opened(file, READ) as source:
             _remove(source, file.seen)
     except PermissionError:  # to remove a file one need not be allowed to read it
-        with _opened(file, _KNOWN) as source:
+        with opened(file, _KNOWN) as source:
             _remove(source, file.seen)
+
+
+def restore(file: File) -> None:
+    """Give what was withdrawn by whoever was killed then its name again.
+
+    The file itself stays withdrawn where a newer one has its name: `left` finds it.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    with suppress(Absent, Changed), folder_of(file) as folder:
+        give_back(folder, file.path.rpartition(b"/")[2], file.seen)
+
+
+def left(file: File) -> File | None:
+    """The file under the name to which it was withdrawn, if it has that yet."""
+    folder, slash, name = file.path.rpartition(b"/")
+    other = file._replace(path=folder + slash + hidden_of(name))
+    return other if stands(other) == "itself" else None
 
 
 def stands(file: File) -> Literal["itself", "another"] | None:
@@ -135,69 +133,29 @@ def find(file: File, place: Place) -> bytes | None:
     return None
 
 
-@contextmanager
-def _opened(file: File, flags: int) -> Iterator[_Opened]:
-    """The file as it was handled: regular, and reached through no symbolic link below its root."""
-    *folders, last = file.path.split(b"/")
-    folder = os.open(file.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    fd = -1
-    try:
-        for part in folders:
-            inner = os.open(part, _FOLDER, dir_fd=folder)
-            os.close(folder)
-            folder = inner
-        fd = os.open(last, flags, dir_fd=folder)
-        _expect(os.fstat(fd), file.seen)
-        yield _Opened(folder, last, fd)
-    except OSError as error:
-        if fd < 0 and error.errno in _ABSENT:
-            raise Absent("nothing is there any more") from error
-        if fd < 0 and error.errno == errno.ELOOP:
-            raise Changed("a symbolic link has taken its place") from error
-        raise
-    finally:
-        os.close(folder)
-        if fd >= 0:
-            os.close(fd)
-
-
-def _rename(source: _Opened, file: File, place: Place) -> bytes:
+def _rename(source: Opened, file: File, place: Place) -> bytes:
     st = os.fstat(source.fd)
-    for candidate in place.candidates:
-        there = _lstat(candidate)
-        if there is not None and (there.st_dev, there.st_ino) == (st.st_dev, st.st_ino):
-            _remove(source, file.seen)  # the very same file, by another link
-            return candidate
-        # Once more, for making the folders took time: what is moved in error has to be put back.
-        _expect(os.stat(source.name, dir_fd=source.folder, follow_symlinks=False), file.seen)
-        try:
-            _rename_one(source, candidate, overwrite=place.overwrite)
-        except FileExistsError:
-            continue
-        moved = _lstat(candidate)
-        if moved is None or not is_same(moved, file.seen):
-            _put_back(source, candidate)
-        return candidate
-    raise _full(place)
+    with withdrawn(source.folder, source.name, file.seen) as name:
+        for candidate in place.candidates:
+            there = _lstat(candidate)
+            if there is not None and (there.st_dev, there.st_ino) == (st.st_dev, st.st_ino):
+                os.unlink(name, dir_fd=source.folder)  # the very same file, by another link
+                return candidate
+            with suppress(FileExistsError):
+                _rename_one(source.folder, name, candidate, overwrite=place.overwrite)
+                return candidate
+        raise _full(place)
 
 
-def _rename_one(source: _Opened, target: bytes, *, overwrite: bool) -> None:
+def _rename_one(folder: int, name: bytes, target: bytes, *, overwrite: bool) -> None:
     if overwrite:
-        os.rename(source.name, target, src_dir_fd=source.folder)
+        os.rename(name, target, src_dir_fd=folder)
     else:
-        rename_new(source.name, target, source.folder)
-
-
-def _put_back(source: _Opened, target: bytes) -> None:
-    """Another file was put there in the very moment, or it was written to: it is to be handled."""
-    with suppress(FileNotFoundError, FileExistsError):
-        rename_new(target, source.name, target_folder=source.folder)
-    lies = f" and lies at {os.fsdecode(target)}" if _lstat(target) else ""
-    raise Changed(f"it changed while it was taken away{lies}")
+        rename_new(name, target, folder)
 
 
 def _carry(
-    source: _Opened, file: File, place: Place, is_stopped: Callable[[], bool], parts: Parts
+    source: Opened, file: File, place: Place, is_stopped: Callable[[], bool], parts: Parts
 ) -> bytes:
     """Across file systems: copy, fsync, rename, fsync of the folder, and only then unlink."""
     placed = _copied(source, file, place)
@@ -206,7 +164,7 @@ def _carry(
         with parts.writing(part):
             try:
                 write_copy(source.fd, part, is_stopped)
-                _expect(os.fstat(source.fd), file.seen)
+                expect(os.fstat(source.fd), file.seen)
                 placed = _publish(part, place)
             except BaseException:
                 with suppress(OSError):
@@ -217,9 +175,16 @@ def _carry(
     return _leave(source, file, place, placed)
 
 
-def _leave(source: _Opened, file: File, place: Place, placed: bytes) -> bytes:
+def _leave(source: Opened, file: File, place: Place, placed: bytes) -> bytes:
     sync_folder(place.folder)
-    _remove(source, file.seen)
+    try:
+        _remove(source, file.seen)
+    except Changed as error:
+        if stands(file) == "itself":  # the next try finds the copy, unless it is written to by then
+            raise Changed(str(error), placed) from error
+    except Absent:
+        pass
+    # What came to its path since is another one: what was handled is where it belongs.
     return placed
 
 
@@ -228,7 +193,7 @@ def finish(file: File, place: Place) -> bytes | None:
 
     Raises as `move`.
     """
-    with _opened(file, READ) as source:
+    with opened(file, READ) as source:
         placed = _copied(source, file, place)
         # A rename leaves nothing half done: on one file system that is another file.
         if placed is None or os.lstat(placed).st_dev == os.fstat(source.fd).st_dev:
@@ -236,7 +201,7 @@ def finish(file: File, place: Place) -> bytes | None:
         return _leave(source, file, place, placed)
 
 
-def _copied(source: _Opened, file: File, place: Place) -> bytes | None:
+def _copied(source: Opened, file: File, place: Place) -> bytes | None:
     """The complete copy that was made when its maker was cut off before the unlink."""
     for candidate in place.candidates:
         st = _lstat(candidate)
@@ -254,7 +219,7 @@ def _publish(part: bytes, place: Place) -> bytes:
     return name(part, place.candidates)
 
 
-def _remove(source: _Opened, seen: Fingerprint) -> None:
+def _remove(source: Opened, seen: Fingerprint) -> None:
     """Unlink the file, if it is still what it was and nobody writes to it.
 
     A read lease is granted only where nobody does, and holds up whoever comes, until it is given
@@ -262,9 +227,8 @@ def _remove(source: _Opened, seen: Fingerprint) -> None:
     """
     leased = _lease(source.fd)
     try:
-        st = os.stat(source.name, dir_fd=source.folder, follow_symlinks=False)
-        _expect(st, seen)
-        os.unlink(source.name, dir_fd=source.folder)
+        with withdrawn(source.folder, source.name, seen) as name:
+            os.unlink(name, dir_fd=source.folder)
     finally:
         if leased:
             fcntl.fcntl(source.fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -278,11 +242,6 @@ def _lease(fd: int) -> bool:
             raise Changed("it is open for writing") from error
         return False
     return True
-
-
-def _expect(st: os.stat_result, seen: Fingerprint) -> None:
-    if not is_same(st, seen):
-        raise Changed("it has changed since it was handled")
 
 
 def _lstat(path: bytes) -> os.stat_result | None:

@@ -5,7 +5,7 @@ something beside themselves, which may have come meanwhile.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,6 @@ from daemon.engine.trees import Tree
 from daemon.handlers.record import Left, Record, lane_of
 from daemon.handlers.survivors import Manner, alive, see_off
 
-PAGE = 1_000
 # What is done with the survivors of a step that is not configured any more.
 _UNKNOWN: tuple[Manner, float] = ("end", 5.0)
 _SKIP: tuple[Event, ...] = ("skip",)
@@ -149,29 +148,21 @@ async def _interrupt(
     tree: Tree, inbox: Inbox, ledger: Ledger, survivors: Survivors | None, finish: Finish
 ) -> int:
     count = 0
-    async for row in _in_state("processing", tree, ledger):
-        if survivors is not None and survivors.take(row):
-            continue
-        finished = await finish(row)
-        await inbox.offer(finished or Trigger(row.key, "interrupt", "crash"))
-        count += 1
+    async for rows in ledger.in_state("processing", tree.name):
+        for row in rows:
+            if survivors is not None and survivors.take(row):
+                continue
+            finished = await finish(row)
+            await inbox.offer(finished or Trigger(row.key, "interrupt", "crash"))
+            count += 1
     return count
 
 
 async def _look_again(tree: Tree, inbox: Inbox, ledger: Ledger) -> None:
     """Have a look in place of the timer: it may be a minute off, and a scan sees no difference."""
-    async for row in _in_state("settling", tree, ledger):
-        await inbox.offer(Trigger(row.key, "look", "alarm"))
-
-
-async def _in_state(state: str, tree: Tree, ledger: Ledger) -> AsyncIterator[Row]:
-    last = 0
-    while rows := await ledger.insist(
-        "read", partial(ledger.store.in_state, state, tree.name, last, PAGE)
-    ):
+    async for rows in ledger.in_state("settling", tree.name):
         for row in rows:
-            yield row
-        last = rows[-1].id
+            await inbox.offer(Trigger(row.key, "look", "alarm"))
 
 
 async def _release_stranded(tree: Tree, inbox: Inbox, ledger: Ledger) -> int:

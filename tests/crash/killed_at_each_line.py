@@ -2,7 +2,8 @@
 
 A program of its own, for a test must not fork itself: `killed_at_each_line.py TREE ARCHIVE WAY`.
 After each kill the next daemon takes the file (`move`, `delete`), or finds that it is not there any
-more (`gone`), or that another one has its path (`replaced`), which goes to another place.
+more (`gone`), or that another one has its path (`replaced`), which goes to another place, or that a
+newer one came to its path before that daemon began (`newer`).
 """
 
 import os
@@ -17,12 +18,13 @@ from typing import Any
 from daemon.config_after import After, Move
 from daemon.core.model import Key
 from daemon.engine.disk import seen_at
-from daemon.handlers import Outcome, copying, parts, relocate, renaming
+from daemon.handlers import Outcome, below, copying, parts, relocate, renaming, withdrawing
+from daemon.handlers.below import File
 from daemon.handlers.filing import Filing
 from daemon.handlers.parts import Parts
-from daemon.handlers.relocate import File
+from daemon.handlers.relocate import restore
 
-CODE = {module.__file__ for module in (copying, parts, relocate, renaming)}
+CODE = {module.__file__ for module in (below, copying, parts, relocate, renaming, withdrawing)}
 KEY = Key("w", b"d/a.csv")
 
 
@@ -64,11 +66,17 @@ def killed(filing: Filing, file: File, line: int) -> bool:
 
 def finished(filing: Filing, file: File, way: str) -> Outcome | None:
     """The daemon after the crash: either it finds the file taken, or it takes it once more."""
+    path = Path(os.fsdecode(file.root + b"/" + file.path))
+    if way == "newer":
+        path.with_name("newer").write_text("newer")
+        path.with_name("newer").replace(path)
+    restore(file)
     if outcome := filing.taken(KEY, file):
         return outcome
     if way in {"move", "delete"}:
         return take(filing, file)
-    path = Path(os.fsdecode(file.root + b"/" + file.path))
+    if way == "newer":
+        return None
     if way == "gone" or not path.exists():
         path.unlink(missing_ok=True)
     else:
@@ -97,7 +105,7 @@ def main(tree: Path, archive: Path, way: str) -> None:
         there = [path for path in archive.rglob("*") if path.is_file()]
         if outcome is not None:
             assert outcome.verdict == "success", (line, outcome)
-            assert not (tree / "d/a.csv").exists(), line
+            assert way == "newer" or not (tree / "d/a.csv").exists(), line
         if way != "delete":
             # A complete copy of what was not removed yet may have its name; a part has none.
             assert {path.name for path in there} <= {"a.csv"}, (line, there)
@@ -105,6 +113,9 @@ def main(tree: Path, archive: Path, way: str) -> None:
         if way == "move":
             assert outcome is not None
             assert [bytes(path) for path in there] == [outcome.target], (line, outcome, there)
+        if way == "newer":
+            assert [path.read_text() for path in (tree / "d").iterdir()] == ["newer"], line
+            assert [bytes(path) for path in there] == ([outcome.target] if outcome else []), line
         for folder in archive.iterdir():
             shutil.rmtree(folder)
         if not was_killed:

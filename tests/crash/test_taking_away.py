@@ -37,12 +37,21 @@ def archive(tmp_path: Path, *, away: bool) -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     ("way", "away"),
-    [("move", False), ("move", True), ("delete", False), ("gone", True), ("replaced", True)],
+    [
+        ("move", False),
+        ("move", True),
+        ("delete", False),
+        ("gone", True),
+        ("replaced", True),
+        ("newer", False),
+        ("newer", True),
+    ],
 )
 def test_killed_at_each_line(tmp_path: Path, way: str, *, away: bool) -> None:
     """Killed before any line: the next start ends it, with one file at its place, and whole.
 
-    Where the file is not there to be taken any more, nothing is left of a copy that was cut off.
+    Where the file is not there to be taken any more, nothing is left of a copy that was cut off. A
+    newer file that came to its path is not touched.
     """
     (tmp_path / "tree").mkdir()
     with archive(tmp_path, away=away) as place:

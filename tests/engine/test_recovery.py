@@ -27,7 +27,7 @@ async def test_processing_is_interrupted(
     engine: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was being handled when the daemon died is ready again, page by page, and counted."""
-    monkeypatch.setattr("daemon.sources.recovery.PAGE", 2)
+    monkeypatch.setattr("daemon.engine.ledger.PAGE", 2)
     async with engine() as rig:
         paths = [rig.write(f"{number}") for number in range(5)]
         for path in paths:
@@ -84,7 +84,7 @@ async def test_set_that_was_completed_while_nobody_looked(
     engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files that waited for their manifest when the daemon died need not wait for their timer."""
-    monkeypatch.setattr("daemon.sources.recovery.PAGE", 2)
+    monkeypatch.setattr("daemon.engine.ledger.PAGE", 2)
     settle = Settle(quiet=0.0, manifest="*.manifest")
     async with engine(settle=settle) as rig:
         paths = [rig.write(f"{number}") for number in range(5)]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from daemon.config import Settle, Watch
-from daemon.engine import listing
+from daemon.core.hidden import hidden
+from daemon.engine import listing, scanning
 from daemon.engine.disk import fingerprint
 from daemon.engine.listing import Listing, summarize
 from daemon.engine.scanning import Differences, compare_directories, missing_in, vanished
@@ -77,6 +78,17 @@ def test_patterns(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     found = compare_directories(tree_at(tmp_path, exclude=("*.part", ".*")), [b""], [{}])
     assert (found.new, found.folders, found.files) == ([], [], 1)
+
+
+def test_withdrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that a file has while it is taken away is not seen; one that has it for long is."""
+    name = hidden("withdrawn", b"a")
+    Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(b"x")
+    tree = tree_at(tmp_path)
+    assert not tree.concerns(b"d/" + name)
+    assert compare_directories(tree, [b""], [{}]).new == []
+    monkeypatch.setattr(scanning, "PASSING_US", 0)
+    assert [path for path, _ in compare_directories(tree, [b""], [{}]).new] == [name]
 
 
 def test_signs(tmp_path: Path) -> None:

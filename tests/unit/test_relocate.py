@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from daemon.engine.disk import seen_at
-from daemon.handlers import copying, relocate, renaming
+from daemon.handlers import copying, renaming
+from daemon.handlers.below import Absent, Changed, File
 from daemon.handlers.copying import Stopped, write_beside
-from daemon.handlers.relocate import Absent, Changed, File, Place, delete, find, finish, move
+from daemon.handlers.relocate import Place, delete, find, finish, move
 
 
 @pytest.fixture
@@ -184,23 +185,6 @@ def test_only_what_was_handled(tree: Path, archive: Path, happens: Any) -> None:
         with pytest.raises((Changed, Absent)):
             take()
     assert (files(tree), files(archive)) == (before, {})
-
-
-def test_written_to_while_renamed(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A change between comparison and rename is seen after it, and the file is put back."""
-    file = written(tree)
-
-    def rename(name: bytes, target: bytes, *folders: int, **more: int) -> None:
-        if not more:
-            change(tree)
-        renaming.rename_new(name, target, *folders, **more)
-
-    monkeypatch.setattr(relocate, "rename_new", rename)
-    with pytest.raises(Changed):
-        move(file, place(tmp_path, "a.csv"))
-    assert files(tmp_path) == {"tree/d/a.csv": "something longer"}
 
 
 def test_not_deleted_while_it_is_written(tree: Path) -> None:
