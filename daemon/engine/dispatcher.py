@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from daemon.core.model import Key, Row, Trigger
 from daemon.engine.inbox import Inbox
-from daemon.engine.jobs import interruption, job_of, trigger_of
+from daemon.engine.jobs import accident, interruption, job_of, trigger_of
 from daemon.engine.journal import Journal
 from daemon.engine.lanes import Lane
 from daemon.engine.ledger import Ledger
@@ -205,8 +205,7 @@ class Dispatcher:
             self._inbox.put(interruption(row, cause))
         else:
             error = task.exception()
-            text = f"{type(error).__name__}: {error}"
-            self._hear(lane, row, Outcome("retry", text) if error else task.result())
+            self._hear(lane, row, accident(error) if error else task.result())
         lane.ended(row)
 
     def _hear(self, lane: Lane, row: Row, outcome: Outcome) -> None:

@@ -39,6 +39,14 @@ def idempotency_key(key: Key, row: Row) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
 
 
+def accident(error: BaseException) -> Outcome:
+    """What it means that a handler raised, which none should: mostly that this attempt failed."""
+    text = f"{type(error).__name__}: {error}"
+    # A thread that asyncio wanted for it, or memory: what the machine lacks is no file's fault.
+    is_short = isinstance(error, MemoryError) or "can't start new thread" in text
+    return Outcome("defer" if is_short else "retry", text)
+
+
 def trigger_of(row: Row, outcome: Outcome) -> Trigger:
     """The trigger for what became of a row that was started at this version."""
     # An exception may name a path that is not UTF-8, and the database takes no such text.

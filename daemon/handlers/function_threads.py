@@ -75,8 +75,11 @@ class ThreadFunctionHandler:
             if not before.over.done():
                 return Outcome("retry", "an attempt before this one still runs, in a thread")
         current = _Call(job)
-        self._hand_over(current)
+        self._waiting += 1
         try:
+            if not self._is_served():
+                return Outcome("defer", "there can be no more threads just now")
+            self._calls.put(current)
             await asyncio.wait((current.over,), timeout=self._timeout)
         except asyncio.CancelledError:
             await self._give_up(current)
@@ -85,16 +88,17 @@ class ThreadFunctionHandler:
             self._waiting -= 1
         return current.over.result() if current.over.done() else self._too_late(current)
 
-    def _hand_over(self, current: _Call) -> None:
-        self._waiting += 1
-        self._calls.put(current)
+    def _is_served(self) -> bool:
+        """Whether there is a thread for what waits; another one begins if there is a use for it."""
         if len(self._threads) < min(self._waiting + len(self._left), self._most):
             loop = asyncio.get_running_loop()
             name = f"function-{len(self._threads)}"
             # A daemon thread: a function that never returns must not keep the process from ending.
             thread = threading.Thread(target=self._work, args=(loop,), name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            with suppress(RuntimeError):  # the machine has no more: those that are there have it
+                thread.start()
+                self._threads.append(thread)
+        return bool(self._threads)
 
     def _too_late(self, current: _Call) -> Outcome:
         late = f"timed out after {self._timeout:g}s"

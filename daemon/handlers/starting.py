@@ -5,6 +5,7 @@ program hangs: it must stop neither the other steps nor what watches over the da
 """
 
 import asyncio
+import errno
 import os
 import signal
 import threading
@@ -110,14 +111,13 @@ class Starter:
         start = Start(call)
         start.afterwards(self._finished)
         self._unfinished += 1
-        self._queue.put(start)
         if len(self._threads) < min(self._unfinished, THREADS):
-            loop = asyncio.get_running_loop()
-            # A daemon thread: one that hangs must not keep the process from ending.
-            thread = threading.Thread(target=self._work, args=(loop,), name=self._name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
-        self._look_later()
+            self._begin_thread()
+        if self._threads:
+            self._queue.put(start)
+            self._look_later()
+        else:
+            start.tell(BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
         return start
 
     def close(self) -> None:
@@ -127,6 +127,14 @@ class Starter:
         for thread in self._threads:
             thread.join(_CLOSE_SECONDS)
         self._threads.clear()
+
+    def _begin_thread(self) -> None:
+        loop = asyncio.get_running_loop()
+        # A daemon thread: one that hangs must not keep the process from ending.
+        thread = threading.Thread(target=self._work, args=(loop,), name=self._name, daemon=True)
+        with suppress(RuntimeError):  # there may be no more just now: those that are there have it
+            thread.start()
+            self._threads.append(thread)
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         untold = 0

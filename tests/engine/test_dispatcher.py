@@ -13,10 +13,11 @@ from daemon.cli.faults import FaultyStore, InjectedFault
 from daemon.cli.harness import Rig
 from daemon.core.model import Key, Row
 from daemon.engine.backlog import LONGEST_QUEUE, QUEUE
-from daemon.engine.jobs import idempotency_key
+from daemon.engine.jobs import accident, idempotency_key
 from daemon.errors import StoreUnavailable
 from daemon.handlers import Handler, Job, Outcome
 from tests.engine.conftest import Gate, Open, background, key
+from tests.unit import shortage
 
 
 async def ready(rig: Rig, *names: str) -> list[Key]:
@@ -135,6 +136,14 @@ async def test_handler_that_raises(engine: Open) -> None:
             row = await rig.state(path, ["failed"])
             assert row.error is not None
             assert row.error.startswith("ZeroDivisionError: on /")
+
+
+async def test_handler_that_lacks_a_thread() -> None:
+    """What the machine has too few of costs no attempt, though it reaches us as an exception."""
+    with shortage.of_threads(), pytest.raises(RuntimeError) as caught:
+        await asyncio.to_thread(int)
+    assert accident(caught.value).verdict == "defer"
+    assert accident(MemoryError()).verdict == "defer"
 
 
 async def test_refused_start_frees_the_place(engine: Open) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import os
-import resource
 import subprocess
 import sys
 import tracemalloc
@@ -18,6 +17,7 @@ from daemon.core.model import Key
 from daemon.handlers import Job, Outcome, command, running
 from daemon.handlers.command import CommandHandler
 from daemon.handlers.running import Running
+from tests.unit import shortage
 
 JOB = Job(7, Key("incoming", b"in/a.csv"), b"/srv/in/a.csv", "load", 2, "k-1")
 
@@ -186,16 +186,25 @@ async def test_impossible_job(path: bytes, why: str) -> None:
     assert (outcome.verdict, outcome.error) == ("retry", f"cannot run /bin/true: {why}")
 
 
+async def test_no_threads_left(tmp_path: Path) -> None:
+    """Without a thread to start it in, the program does not run, and is not run later on."""
+    program = handler("/bin/sh", "-c", f"echo $TREEWARDEN_ATTEMPT >>{tmp_path}/attempts")
+    with shortage.of_threads():
+        outcome = await program.run(JOB)
+    assert outcome.verdict == "defer"
+    assert (await program.run(replace(JOB, attempt=3))).verdict == "success"
+    await program.close()
+    assert (tmp_path / "attempts").read_text() == "3\n"
+
+
 async def test_no_descriptors_left() -> None:
     """Without free descriptors a file fails with the reason, and nothing leaks."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = descriptors()
     for spare in range(8):
         probe = os.dup(0)
         os.close(probe)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (probe + spare, limits[1]))
-        errors = {(await run("/bin/true")).error for _ in range(3)}
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        with shortage.of_descriptors(probe + spare):
+            errors = {(await run("/bin/true")).error for _ in range(3)}
         assert errors in ({None}, {"cannot run /bin/true: Too many open files"})
     assert errors == {None}
     assert descriptors() == before

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.cli.loading import load_whole
 from daemon.config_steps import FunctionStep
@@ -18,6 +19,7 @@ from daemon.handlers import Handler, Job
 from daemon.handlers.function import AsyncFunctionHandler
 from daemon.handlers.function_threads import ThreadFunctionHandler
 from daemon.handlers.opening import handler_of
+from tests.unit import shortage
 
 JOB = Job(7, Key("w", b"in/a.csv"), b"/srv/in/a.csv", "s", 2, "k")
 MODULE = """
@@ -213,6 +215,19 @@ async def test_thread_that_is_cancelled() -> None:
     assert (await again).verdict == "success"
     assert stuck.most == 1
     await handler.close()
+
+
+async def test_no_threads_left() -> None:
+    """Without a thread to call it in, the function is not called, and not later on either."""
+    attempts: list[int] = []
+    handler = ThreadFunctionHandler(
+        lambda job: attempts.append(job.attempt), threads=2, timeout=60, kill_after=60
+    )
+    with shortage.of_threads():
+        assert (await handler.run(JOB)).verdict == "defer"
+    assert (await handler.run(replace(JOB, attempt=3))).verdict == "success"
+    await handler.close()
+    assert attempts == [3]
 
 
 async def test_threads_are_started_as_needed() -> None:

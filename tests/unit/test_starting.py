@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 
 from daemon.handlers.starting import THREADS, Start, Starter
+from tests.unit import shortage
 
 LONG = 20.0
 
@@ -169,3 +170,16 @@ async def test_closed(starter: Starter) -> None:
     assert await starter.start(lambda: 7).process(LONG, LONG) == 7
     starter.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "start-test"]
+
+
+async def test_no_more_threads(starter: Starter, loading: Loading) -> None:
+    """Where there can be no thread nothing is started, now or later; one that is there goes on."""
+    with shortage.of_threads():
+        none = starter.start(loading)
+        with pytest.raises(BlockingIOError):
+            await none.process(LONG, LONG)
+    first = starter.start(lambda: 7)
+    with shortage.of_threads():
+        second = starter.start(lambda: 8)
+        assert [await start.process(LONG, LONG) for start in (first, second)] == [7, 8]
+    assert loading.pids == []

@@ -1,0 +1,30 @@
+"""What a machine that is short of something does to a process, without harm to the machine."""
+
+import resource
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# No process has room for a stack of that size.
+_TOO_LARGE = 2**47
+
+
+@contextmanager
+def of_threads() -> Iterator[None]:
+    """No thread can be started any more."""
+    before = threading.stack_size(_TOO_LARGE)
+    try:
+        yield
+    finally:
+        threading.stack_size(before)
+
+
+@contextmanager
+def of_descriptors(limit: int) -> Iterator[None]:
+    """None can be opened whose number is not below the limit."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
