@@ -7,7 +7,6 @@ names unavailable, anything else later.
 
 import asyncio
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from daemon.handlers import RESULT_BYTES, Job, Outcome, Verdict
 from daemon.handlers.arguments import Arguments, template, variables_of
 from daemon.handlers.launching import Launcher
 from daemon.handlers.record import Mark, Record, nowhere
-from daemon.handlers.running import Pipe, Running
+from daemon.handlers.running import Pipe, Running, end_at_once
 from daemon.handlers.said import how_it_ended, readable_tail, result_text, said
 from daemon.handlers.starting import Start, Starter
 from daemon.handlers.streams import CannotBegin, Streams
@@ -85,10 +84,9 @@ class CommandHandler:
         mark = self._record.begin(first.file.watch, first.step, alone)
         start = self._begin(jobs, streams, mark)
         try:
-            running = self._watch_over(await self._process(jobs, start))
+            running = self._watch_over(await self._process(jobs, start), streams)
             if start.cancelled:
                 running.push()
-            streams.hand_over()
             status = await running.end()
         finally:
             start.afterwards(mark.ended)
@@ -118,12 +116,12 @@ class CommandHandler:
         except Exception as error:  # whatever kept it from starting, `judge` says whose fault it is
             raise CannotBegin(*self._launcher.judge(program, error)) from error
 
-    def _watch_over(self, pid: int) -> Running:
+    def _watch_over(self, pid: int, streams: Streams) -> Running:
         try:
+            streams.hand_over()
             return Running(pid, timeout=self._step.timeout, kill_after=self._step.kill_after)
-        except RuntimeError as error:  # neither a descriptor nor a thread to wait for it with
-            os.killpg(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        except (OSError, RuntimeError) as error:  # no memory, or no thread to wait for it in
+            end_at_once(pid)
             raise CannotBegin("defer", f"cannot watch over the program: {error}") from error
 
     async def _judge(self, running: Running, status: int, streams: Streams) -> Outcome:

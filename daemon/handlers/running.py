@@ -84,6 +84,9 @@ class Running:
     """A process and its group. Every reason to end it is a push: the first TERM, the next KILL.
 
     `timeout` may be endless. `with_group`: what it has started ends with it, pushed or not.
+
+    Raises:
+        OSError, RuntimeError: the machine has nothing left to wait for it with; see `end_at_once`.
     """
 
     def __init__(
@@ -97,8 +100,9 @@ class Running:
         self.pushes = 0
         self._over = asyncio.Event()
         self.timed_out = False
-        self._alarm = self._loop.call_later(timeout, self._expire)
         _on_exit(self._loop, pid, self._exited)
+        # After what may fail: it would signal a number that is somebody else's by then.
+        self._alarm = self._loop.call_later(timeout, self._expire)
 
     async def end(self) -> int:
         """The exit status, or minus the signal. Cancelling asks for the end, and then forces it."""
@@ -144,6 +148,14 @@ class Running:
             os.killpg(self.pid, number)
 
 
+def end_at_once(pid: int) -> None:
+    """Kill a program that nobody watches over, and its group, and wait for it. Blocks."""
+    # As above; and then nobody but a child's end itself ends the wait.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
 def _on_exit(loop: asyncio.AbstractEventLoop, pid: int, call: Callable[[], None]) -> None:
     """Call back in the loop when a child has ended; it is not waited for."""
     try:
@@ -159,7 +171,11 @@ def _on_exit(loop: asyncio.AbstractEventLoop, pid: int, call: Callable[[], None]
         os.close(fd)
         call()
 
-    loop.add_reader(fd, exited)
+    try:
+        loop.add_reader(fd, exited)
+    except OSError:
+        os.close(fd)
+        raise
 
 
 def _wait(loop: asyncio.AbstractEventLoop, pid: int, call: Callable[[], None]) -> None:

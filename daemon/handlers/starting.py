@@ -7,13 +7,13 @@ program hangs: it must stop neither the other steps nor what watches over the da
 import asyncio
 import errno
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
 
+from daemon.handlers.running import end_at_once
 from daemon.handlers.ticket import Ticket
 
 # Of one step. While one waits for its program to be loaded, the other goes on.
@@ -76,8 +76,7 @@ class Start:
         except Exception as error:  # noqa: BLE001 - whoever asked gets it
             return error
         if not self._to_keep.take():
-            os.killpg(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            end_at_once(pid)
         return pid
 
     def tell(self, became: int | Exception) -> None:

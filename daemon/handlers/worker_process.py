@@ -3,7 +3,6 @@
 import asyncio
 import math
 import os
-import signal
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Literal
@@ -14,7 +13,7 @@ from daemon.config_steps import WorkerStep
 from daemon.handlers import Job, Verdict
 from daemon.handlers.launching import Launcher
 from daemon.handlers.record import Mark, Record
-from daemon.handlers.running import GRACE, Running
+from daemon.handlers.running import GRACE, Running, end_at_once
 from daemon.handlers.said import how_it_ended, readable_tail, said
 from daemon.handlers.worker_pipes import Pipes
 from daemon.handlers.worker_protocol import (
@@ -176,14 +175,13 @@ class WorkerProcess:
             self.failed = launcher.judge(argv[0], error)
             return
         mark.started(pid)
-        self._pipes.hand_over()
         try:
+            self._pipes.hand_over()
             self._running = Running(
                 pid, timeout=math.inf, kill_after=self._step.kill_after, with_group=True
             )
-        except RuntimeError as error:  # neither a descriptor nor a thread to wait for it with
-            os.killpg(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        except (OSError, RuntimeError) as error:  # no memory, or no thread to wait for it in
+            end_at_once(pid)
             self.failed = "defer", f"cannot watch over the worker: {error}"
             return
         self._send_ping()

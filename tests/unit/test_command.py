@@ -1,13 +1,15 @@
 """The `command` handler's own: argv, environment, and the ways in which a program does not run."""
 
 import asyncio
+import errno
 import gc
 import os
 import subprocess
 import sys
 import tracemalloc
+from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from msgspec.structs import replace
@@ -40,6 +42,12 @@ async def run(*argv: str, job: Job = JOB) -> Outcome:
 
 def descriptors() -> list[Path]:
     return sorted(Path("/proc/self/fd").iterdir())
+
+
+def runs() -> list[Running]:
+    """Return those that nobody has forgotten, for an alarm that is set for instance."""
+    gc.collect()
+    return [thing for thing in gc.get_objects() if type(thing) is Running]
 
 
 async def received(tmp_path: Path, *arguments: str, job: Job = JOB) -> list[bytes]:
@@ -305,8 +313,34 @@ async def test_signal_before_the_leader_is_waited_for(monkeypatch: pytest.Monkey
 async def test_no_alarm_stays_set() -> None:
     """A run that is over is forgotten at once, not when its timeout would have come."""
     await run("/bin/true")
-    gc.collect()
-    assert not [thing for thing in gc.get_objects() if type(thing) is Running]
+    assert runs() == []
+
+
+async def test_nobody_can_watch_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program whose end nobody could see is ended at once, and never signalled after that."""
+    monkeypatch.delattr(os, "pidfd_open")
+    program = handler("/bin/sleep", "{name}")
+    await program.run(JOB)  # its thread begins while there can be one
+    with shortage.of_threads():
+        outcome = await program.run(replace(JOB, file=Key("incoming", b"600")))
+    assert (outcome.verdict, runs()) == ("defer", [])
+    assert f"{outcome.error}".startswith("cannot watch over the program: ")
+
+
+@pytest.mark.parametrize("call", [1, 2])
+async def test_no_memory_to_watch_over_it(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    """The same where the kernel takes no more to wait for; and no descriptor is lost."""
+    loop, before, calls = asyncio.get_running_loop(), descriptors(), count(1)
+    add_reader = loop.add_reader
+
+    def add(fd: int, *what: Any) -> None:
+        if next(calls) == call:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        add_reader(fd, *what)
+
+    monkeypatch.setattr(loop, "add_reader", add)
+    outcome = await run("/bin/sleep", "600")
+    assert (outcome.verdict, runs(), descriptors()) == ("defer", [], before)
 
 
 @pytest.mark.parametrize("known", [False, True])

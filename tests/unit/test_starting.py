@@ -112,6 +112,30 @@ async def test_out_of_time(starter: Starter, loading: Loading) -> None:
         os.kill(loading.pids[0], 0)
 
 
+async def test_out_of_time_and_out_of_reach(
+    starter: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has become another user's ends when it wants; its thread goes on after that."""
+    go_on = threading.Event()
+
+    def late() -> int:
+        assert go_on.wait(LONG)
+        return os.posix_spawn("/bin/true", ["true"], {}, setsid=True)
+
+    def refuse(_pid: int, _number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "killpg", refuse)
+    starts = [starter.start(late) for _ in range(THREADS)]
+    for start in starts:
+        with pytest.raises(TimeoutError):
+            await start.process(0.05, LONG)
+    go_on.set()
+    for start in starts:
+        await over(start)
+    assert await starter.start(lambda: 7).process(LONG, LONG) == 7
+
+
 async def test_waits_for_a_thread_in_vain(starter: Starter, loading: Loading) -> None:
     """What no thread has begun with is withdrawn, by its time or by a cancellation: it never is."""
     hanging = [starter.start(loading) for _ in range(THREADS)]
