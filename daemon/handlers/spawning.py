@@ -4,6 +4,7 @@ That takes half a millisecond on a busy machine, and as long as its disk hangs o
 """
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -40,7 +41,7 @@ class Spawner:
         """The id of a process that has become the program; `streams` are its descriptors 0 to 2.
 
         Raises:
-            OSError: why there is none; `filename` is the program.
+            OSError: why there is none; `filename` is the program, if it was tried.
             ValueError: a NUL byte in an argument or a variable.
         """
         arguments = _strings(argv)
@@ -49,7 +50,10 @@ class Spawner:
         self._libc.posix_spawn_file_actions_init(actions)
         try:
             for number, fd in enumerate(streams):
-                self._libc.posix_spawn_file_actions_adddup2(actions, fd, number)
+                if error := self._libc.posix_spawn_file_actions_adddup2(actions, fd, number):
+                    # A limit that was lowered meanwhile, below what is open already.
+                    error = errno.EMFILE if error == errno.EBADF else error
+                    raise OSError(error, os.strerror(error))
             error = self._libc.posix_spawnp(
                 ctypes.byref(pid), argv[0], actions, self._attributes, arguments, variables
             )

@@ -58,6 +58,8 @@ class Start:
             else:
                 if not self.pid.done() and (self._withdraw() or self._to_keep.take()):
                     raise asyncio.CancelledError if self.cancelled else TimeoutError
+        if self.cancelled and self.pid.exception() is not None:
+            raise asyncio.CancelledError
         return self.pid.result()
 
     def afterwards(self, call: Callable[[], None]) -> None:

@@ -170,6 +170,24 @@ async def test_cancelled_while_it_is_loaded(starter: Starter, loading: Loading) 
     os.kill(loading.pids[0], 0)
 
 
+async def test_cancelled_and_none_comes(starter: Starter) -> None:
+    """A cancellation is one, too, when there is no process for its caller to end."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def refused() -> int:
+        begun.set()
+        assert go_on.wait(LONG)
+        raise PermissionError("no")
+
+    waiting = asyncio.create_task(starter.start(refused).process(LONG, LONG))
+    assert await asyncio.to_thread(begun.wait, LONG)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.wait([waiting], timeout=LONG)
+    assert waiting.cancelled()
+
+
 @pytest.mark.parametrize("grace", [0.05, LONG])
 async def test_cancelled_for_good(starter: Starter, loading: Loading, grace: float) -> None:
     """After its grace, or when it is cancelled again, nobody waits; what comes then is ended."""
