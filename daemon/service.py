@@ -2,10 +2,8 @@
 
 import asyncio
 import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 
 from daemon import __version__
@@ -29,6 +27,7 @@ from daemon.errors import StoreLost
 from daemon.handlers.opening import handler_of
 from daemon.handlers.record import Record
 from daemon.ops.lockfile import hold_state_dir
+from daemon.ops.signals import stopped_by_signals
 from daemon.ops.systemd import Notifier, feed_watchdog
 from daemon.sources.alarms import Alarms
 from daemon.sources.hints import Hints
@@ -48,9 +47,6 @@ STORE_CHECK_SECONDS = 5.0
 PATIENCE_SECONDS = 30.0
 # After the drain: handlers that ignore TERM, the last commits, the last lines.
 STOP_SECONDS = 60.0
-
-# A terminal that is closed sends SIGHUP: that must not be a crash.
-_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Service:
@@ -271,7 +267,7 @@ async def serve(config: Config) -> None:
 
             answers = metrics.Answers(service, journal).by_path
             await stack.enter_async_context(http.serve(config.metrics.listen, answers))
-        stack.enter_context(_signals(service))
+        stack.enter_context(stopped_by_signals(service.stop))
         await service.run()
 
 
@@ -281,20 +277,3 @@ def _make_folders(config: Config) -> None:
     for watch in config.watch:
         if watch.create:
             watch.path.mkdir(parents=True, exist_ok=True)
-
-
-@contextmanager
-def _signals(service: Service) -> Iterator[None]:
-    """Signals that stop the service, a second one hurries it; SIGIO is a lease's business."""
-    loop = asyncio.get_running_loop()
-    # A writer that comes while a read lease is held makes the kernel send this; its default is
-    # to end the process. A handler, not SIG_IGN: programs that we start must not inherit that.
-    before = signal.signal(signal.SIGIO, lambda *_: None)
-    for number in _STOPPING:
-        loop.add_signal_handler(number, service.stop)
-    try:
-        yield
-    finally:
-        for number in _STOPPING:
-            loop.remove_signal_handler(number)
-        signal.signal(signal.SIGIO, before)

@@ -13,6 +13,8 @@ from daemon.handlers.orphaned import pipe
 # inherited the pipe may hold it open for ever.
 GRACE = 0.1
 _CHUNK = 65_536
+# What asyncio says as well where somebody else has taken the status.
+_UNKNOWN = 255
 
 
 class Pipe:
@@ -139,7 +141,10 @@ class Running:
             # Whoever of the group is still there outlived its leader, or the TERM. The leader,
             # which nobody has waited for, still keeps the number from being another group's.
             self._signal(signal.SIGKILL)
-        self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        try:
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        except ChildProcessError:  # a function in this process waits for whichever child ends
+            self._status = _UNKNOWN
         self._over.set()
 
     def _signal(self, number: signal.Signals) -> None:

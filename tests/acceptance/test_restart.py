@@ -2,12 +2,20 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
 from tests.acceptance.sites import Site
 
 NAMES = ("running", "waiting")
+IGNORING = """if True:
+    import os, signal, sys
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    os.execv(sys.argv[1], sys.argv[1:])
+"""
 REPORT = 'echo "$TREEWARDEN_RELPATH $TREEWARDEN_ATTEMPT" >"$EFFECTS"'
 
 
@@ -96,6 +104,22 @@ def test_a_signal_lets_the_handler_finish(site: Site, number: int) -> None:
     again.done("b")
     again.stop()
     assert not again.of("a")
+
+
+def test_signals_that_whoever_starts_it_ignores_or_blocks(site: Site) -> None:
+    """Ends of handlers are seen, TERM reaches them and us, and a terminal that is closed does not.
+
+    What is ignored or blocked stays so in a program that is started: the last is what nohup does.
+    """
+    script = site.script("free", "grep -q '^SigBlk:.0*$' /proc/self/status")
+    site.configure(site.watch(f'name = "s"\ncommand = [{script}]'))
+    daemon = site.start(wrapper=(sys.executable, "-c", IGNORING)).ready()
+    for name in ("a", "b"):
+        (site.tree / name).touch()
+        daemon.done(name)
+        daemon.signal(signal.SIGHUP)
+    assert daemon.having("succeed") != []
+    daemon.stop()
 
 
 def test_a_handler_that_outlives_the_drain_is_interrupted_and_run_again(site: Site) -> None:

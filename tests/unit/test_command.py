@@ -4,6 +4,7 @@ import asyncio
 import errno
 import gc
 import os
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -149,13 +150,13 @@ async def test_exit_status(status: int, verdict: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("signal", "said"),
+    ("name", "said"),
     [("SEGV", "killed by SIGSEGV"), ("KILL", "killed by SIGKILL"), ("35", "killed by signal 35")],
 )
-async def test_death_by_signal(signal: str, said: str) -> None:
+async def test_death_by_signal(name: str, said: str) -> None:
     """A program that a signal ends failed, and the error names the signal."""
     for words, error in (("", said), ("oh", f"{said}: oh")):
-        outcome = await run("/bin/sh", "-c", f"echo {words} >&2; kill -{signal} $$")
+        outcome = await run("/bin/sh", "-c", f"echo {words} >&2; kill -{name} $$")
         assert (outcome.verdict, outcome.error) == ("retry", error)
 
 
@@ -325,6 +326,16 @@ async def test_nobody_can_watch_over_it(monkeypatch: pytest.MonkeyPatch) -> None
         outcome = await program.run(replace(JOB, file=Key("incoming", b"600")))
     assert (outcome.verdict, runs()) == ("defer", [])
     assert f"{outcome.error}".startswith("cannot watch over the program: ")
+
+
+async def test_somebody_else_waits_for_it() -> None:
+    """A program has ended, too, if nobody can tell how; its file is tried again."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        outcome = await run("/bin/true")
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert (outcome.verdict, outcome.error) == ("retry", "exit status 255")
 
 
 @pytest.mark.parametrize("call", [1, 2])
