@@ -129,12 +129,14 @@ class Streams:
 
     def _append(self, path: str) -> int:
         try:
-            return os.open(path, _APPEND, _MODE)
+            fd = os.open(path, _APPEND, _MODE)
         except OSError as error:
             if error.errno in SHORTAGE:
                 raise
             verdict: Verdict = "retry" if error.errno in _OF_THE_NAME else "unavailable"
             raise CannotBegin(verdict, f"cannot write to {path}: {error.strerror}") from error
+        os.set_blocking(fd, True)  # of a FIFO that somebody reads a program expects to wait
+        return fd
 
 
 async def _opened(job: Job) -> int:

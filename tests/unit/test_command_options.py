@@ -173,6 +173,20 @@ async def test_output_file(tmp_path: Path) -> None:
     assert log.stat().st_mode & 0o777 == 0o640 & ~umask()
 
 
+async def test_output_to_a_fifo(tmp_path: Path) -> None:
+    """A program whose output somebody reads waits until there is room for more."""
+    os.mkfifo(tmp_path / "log")
+    reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+    run = asyncio.create_task(sh("head -c 200000 /dev/zero", output=str(tmp_path / "log")))
+    read, loop = bytearray(), asyncio.get_running_loop()
+    loop.add_reader(reader, lambda: read.extend(os.read(reader, 65_536)))
+    outcome = await run
+    loop.remove_reader(reader)
+    os.close(reader)
+    assert outcome.verdict == "success"
+    assert len(read) > 130_000  # the rest may be in the pipe still
+
+
 def umask() -> int:
     before = os.umask(0)
     os.umask(before)
