@@ -1,6 +1,7 @@
 """A configuration says what root runs: one that others can write to is refused, as root."""
 
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,38 @@ def _link_in_a_public_folder(file: Path) -> Path:
     return _public_folder(file)
 
 
+def _link_of_another(file: Path) -> Path:
+    return _another_link(file, file.parent.parent / "real.toml")
+
+
+def _folder_by_the_link_of_another(file: Path) -> Path:
+    return _another_link(file.parent, file.parent.parent / "real")
+
+
+def _link_after_a_link(file: Path) -> Path:
+    link = _link_of_another(file)
+    link.rename(file.parent / "second")
+    file.symlink_to("../sub/second")
+    return file.parent / "second"
+
+
+def _another_link(place: Path, real: Path) -> Path:
+    """Whoever owns the link can have it lead elsewhere, even where it lies in a sticky folder."""
+    place.rename(real)
+    place.symlink_to(real)
+    os.chown(place, OTHER, 0, follow_symlinks=False)
+    return place
+
+
+def _file_with_a_list(file: Path) -> Path:
+    """Of those who may write: root, one other user, and the group of root, which may read."""
+    file.chmod(0o664)
+    entries = ((1, 6, -1), (2, 6, OTHER), (4, 4, -1), (16, 6, -1), (32, 4, -1))
+    packed = b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    os.setxattr(file, "system.posix_acl_access", struct.pack("<I", 2) + packed)
+    return file
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -79,6 +112,10 @@ def _link_in_a_public_folder(file: Path) -> Path:
         _folder_of_another,
         _leads_to_a_public_folder,
         _link_in_a_public_folder,
+        _link_of_another,
+        _folder_by_the_link_of_another,
+        _link_after_a_link,
+        _file_with_a_list,
     ],
 )
 def test_others_can_write(
