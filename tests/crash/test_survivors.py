@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.sites import Site
+from tests.acceptance.sites import Effects, Site
 
 # It proves with a lock that it is alone with its file, and answers TERM by going on for a while.
 # What the shell says of a child that was ended would end it: nobody reads its stderr any more.
@@ -165,17 +165,22 @@ def script_of(kind: str) -> str:
     )
 
 
+def outliving(site: Site, effects: Effects, body: str, keys: str) -> list[int]:
+    """Return the processes that the handler of `file` tells of; its daemon is killed then."""
+    site.configure(site.watch(f'name = "s"\ncommand = [{site.script("handler", body)}]\n{keys}'))
+    daemon = site.start().ready()
+    (site.tree / "file").write_text("x")
+    pids = [int(pid) for pid in effects.next().split()]
+    daemon.kill()
+    return pids
+
+
 def test_killed_in_the_end(site: Site) -> None:
     """Who ignores TERM is killed after `kill_after`, with everything that it has started."""
     effects = site.effects()
     body = 'trap "" TERM; setsid sleep 600 & echo "$$ $!" >"$EFFECTS"; wait'
     first_time = f'[ "$TREEWARDEN_ATTEMPT" = 1 ] || exit 0\n{body}'
-    step = f'name = "s"\ncommand = [{site.script("deaf", first_time)}]\nkill_after = "100ms"'
-    site.configure(site.watch(step))
-    daemon = site.start().ready()
-    (site.tree / "file").write_text("x")
-    pids = [int(pid) for pid in effects.next().split()]
-    daemon.kill()
+    pids = outliving(site, effects, first_time, 'kill_after = "100ms"')
     second = site.start().ready()
     second.wait_for(lambda _: site.sql("SELECT state FROM files") == [("done",)], "end of the file")
     assert not [pid for pid in pids if is_running(pid)]
@@ -190,12 +195,7 @@ def test_survivor_is_told(site: Site) -> None:
     """`explain` and `status` name who still has a file, since when, and what can be done."""
     effects, gate = site.effects(), site.gate()
     body = 'echo $$ >"$EFFECTS"; [ "$TREEWARDEN_ATTEMPT" = 2 ] || read _ <"$GATE"'
-    step = f'name = "s"\ncommand = [{site.script("waits", body)}]\non_restart = "wait"'
-    site.configure(site.watch(step))
-    daemon = site.start().ready()
-    (site.tree / "file").write_text("x")
-    pid = int(effects.next())
-    daemon.kill()
+    (pid,) = outliving(site, effects, body, 'on_restart = "wait"')
     second = site.start().ready()
     second.line("daemon.survivor", pid=pid)
     # The daemon writes it down for onlookers a moment later; each question takes a moment, too.
@@ -230,12 +230,7 @@ def test_killed_again_meanwhile(site: Site) -> None:
     """A third daemon knows of the survivor that the second one was still waiting for."""
     effects, gate = site.effects(), site.gate()
     body = '[ "$TREEWARDEN_ATTEMPT" = 1 ] || exit 0\necho $$ >"$EFFECTS"; read _ <"$GATE"'
-    step = f'name = "s"\ncommand = [{site.script("waits", body)}]\non_restart = "wait"'
-    site.configure(site.watch(step))
-    daemon = site.start().ready()
-    (site.tree / "file").write_text("x")
-    pid = int(effects.next())
-    daemon.kill()
+    (pid,) = outliving(site, effects, body, 'on_restart = "wait"')
     for end in (signal.SIGKILL, signal.SIGTERM):
         next_one = site.start().ready()
         assert next_one.line("daemon.survivor")["pid"] == pid

@@ -12,6 +12,7 @@ from daemon.core.model import Key
 from daemon.engine.disk import seen_at
 from daemon.handlers import Job, opened
 from daemon.handlers.opened import Replaced, open_seen
+from tests.unit import swaps
 
 
 @pytest.fixture(params=["openat2", "walk"], autouse=True)
@@ -36,7 +37,10 @@ def job_of(root: Path, path: bytes) -> Job:
     return Job(1, Key("w", path), whole, "s", 1, "k", seen=seen_at(whole))
 
 
-def made(root: Path, path: str = "sub/deep/file", content: str = "settled") -> Job:
+FILE = "sub/deep/file"
+
+
+def made(root: Path, path: str = FILE, content: str = "settled") -> Job:
     (root / path).write_text(content, encoding="utf-8")
     return job_of(root, os.fsencode(path))
 
@@ -94,72 +98,44 @@ def test_path_longer_than_the_kernel_takes(root: Path) -> None:
     assert read(replace(plain, file=Key("w", path), path=whole, seen=seen)) == b"deep down"
 
 
-def link_file(root: Path) -> None:
-    (root / "sub/deep/file").rename(root.parent / "moved")
-    (root / "sub/deep/file").symlink_to(root.parent / "moved")
+def link_inside(root: Path, path: str) -> None:
+    (root / path).rename(root / "moved")
+    (root / path).symlink_to("../../moved")
 
 
-def link_inside(root: Path) -> None:
-    (root / "sub/deep/file").rename(root / "moved")
-    (root / "sub/deep/file").symlink_to("../../moved")
+def link_folder(root: Path, path: str) -> None:
+    folder = (root / path).parent
+    folder.rename(folder.with_name("other"))
+    folder.symlink_to("other")
 
 
-def link_middle(root: Path) -> None:
-    (root / "sub").rename(root.parent / "elsewhere")
-    (root / "sub").symlink_to(root.parent / "elsewhere")
-
-
-def link_folder(root: Path) -> None:
-    (root / "sub/deep").rename(root / "sub/other")
-    (root / "sub/deep").symlink_to("other")
-
-
-def fifo(root: Path) -> None:
-    (root / "sub/deep/file").unlink()
-    os.mkfifo(root / "sub/deep/file")
-
-
-def folder(root: Path) -> None:
-    (root / "sub/deep/file").unlink()
-    (root / "sub/deep/file").mkdir()
-
-
-def other_file(root: Path) -> None:
-    """The same size and time, but another inode."""
-    path = root / "sub/deep/file"
-    before = path.stat()
-    path.rename(root.parent / "kept")
-    path.write_text("SETTLED", encoding="utf-8")
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-def grown(root: Path) -> None:
-    with (root / "sub/deep/file").open("a", encoding="utf-8") as file:
+def grown(root: Path, path: str) -> None:
+    with (root / path).open("a", encoding="utf-8") as file:
         file.write("!")
 
 
-def touched(root: Path) -> None:
-    os.utime(root / "sub/deep/file", ns=(1, 1))
+def touched(root: Path, path: str) -> None:
+    os.utime(root / path, ns=(1, 1))
 
 
 @pytest.mark.parametrize(
     ("act", "why"),
     [
-        (link_file, "symbolic link"),
+        (swaps.link_file, "symbolic link"),
         (link_inside, "symbolic link"),
-        (link_middle, "symbolic link"),
+        (swaps.link_above, "symbolic link"),
         (link_folder, "symbolic link"),
-        (fifo, "not a regular file"),
-        (folder, "not a regular file"),
-        (other_file, "not the one that has settled"),
+        (swaps.fifo, "not a regular file"),
+        (swaps.folder, "not a regular file"),
+        (swaps.other_file, "not the one that has settled"),
         (grown, "not the one that has settled"),
         (touched, "not the one that has settled"),
     ],
 )
-def test_replaced(root: Path, act: Callable[[Path], None], why: str) -> None:
+def test_replaced(root: Path, act: Callable[[Path, str], None], why: str) -> None:
     """What was put in the file's place is refused, though it would lead to the very same bytes."""
     job = made(root)
-    act(root)
+    act(root, FILE)
     before = descriptors()
     with pytest.raises(Replaced, match=why):
         open_seen(job)
