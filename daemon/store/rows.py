@@ -79,7 +79,7 @@ def record_of_transition(transition: Transition, seq: int) -> Record:
 
 
 def record_values(record: Record) -> Values:
-    """In the order of `insert_transition`."""
+    """In the order of `RECORD_COLUMNS`."""
     return (
         record.seq,
         record.file_id,
