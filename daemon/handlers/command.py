@@ -58,7 +58,7 @@ class CommandHandler:
 
     async def close(self) -> None:
         """See `Handler`."""
-        self._starter.close()
+        await self._starter.close()
 
     def share(self, jobs: Sequence[Job]) -> int:
         """How many of the jobs, from the first on, one run has room for: at least one."""

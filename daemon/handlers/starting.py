@@ -121,13 +121,15 @@ class Starter:
             start.tell(BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
         return start
 
-    def close(self) -> None:
-        """End the threads; one that hangs is left behind."""
+    async def close(self) -> None:
+        """End the threads; one that hangs is left behind. What the others have is told by then."""
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
             thread.join(_CLOSE_SECONDS)
         self._threads.clear()
+        self._tell()
+        await asyncio.sleep(0)  # whoever waits for it `afterwards` is called
 
     def _begin_thread(self) -> None:
         loop = asyncio.get_running_loop()

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
@@ -34,22 +34,22 @@ class Loading:
 
 
 @pytest.fixture
-def starter() -> Iterator[Starter]:
+async def starter() -> AsyncIterator[Starter]:
     starter = Starter("start-test")
     yield starter
-    starter.close()
+    await starter.close()
 
 
 @pytest.fixture
-def loading(starter: Starter) -> Iterator[Loading]:
+async def loading(starter: Starter) -> AsyncIterator[Loading]:
     loading = Loading()
     yield loading
     loading.go_on.set()
-    starter.close()  # from here on no thread makes any more of them
+    await starter.close()  # from here on no thread makes any more of them
     for pid in loading.pids:
         with suppress(ProcessLookupError, ChildProcessError):
             os.killpg(pid, 9)
-            os.waitpid(pid, 0)
+            os.waitpid(pid, 0)  # noqa: ASYNC222 - it is dead
 
 
 async def over(start: Start) -> None:
@@ -210,7 +210,7 @@ async def test_cancelled_for_good(starter: Starter, loading: Loading, grace: flo
 async def test_closed(starter: Starter) -> None:
     """Once it is closed its threads are gone, however many had begun."""
     assert await starter.start(lambda: 7).process(LONG, LONG) == 7
-    starter.close()
+    await starter.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "start-test"]
 
 
