@@ -145,8 +145,9 @@ def _own(raw: dict[str, Any]) -> Iterator[Own]:
 
 def _steps(raw: dict[str, Any]) -> Iterator[tuple[Location, dict[str, Any]]]:
     for watch_index, watch in tables(raw.get("watch")):
-        for index, step in tables(watch.get("step")):
-            yield ("watch", watch_index, "step", index), step
+        for key in ("step", "removed"):
+            for index, step in tables(watch.get(key)):
+                yield ("watch", watch_index, key, index), step
 
 
 def _absent(tree: Tree) -> Iterator[Finding]:

@@ -155,7 +155,7 @@ class Running:
 
 def end_at_once(pid: int) -> None:
     """Kill a program that nobody watches over, and its group, and wait for it. Blocks."""
-    # As above; and then nobody but a child's end itself ends the wait.
+    # Where it has become another user's its own end is all that there is to wait for.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

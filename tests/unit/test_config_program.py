@@ -100,10 +100,12 @@ def test_arguments(tmp_path: Path, argument: str) -> None:
         ('on_restart = "leave"', "on_restart", "'leave'", "'wait'"),
     ],
 )
-def test_refused(tmp_path: Path, keys: str, key: str, found: str, remedy: str) -> None:
+@pytest.mark.parametrize("kind", ["step", "removed"])
+def test_refused(tmp_path: Path, kind: str, keys: str, key: str, found: str, remedy: str) -> None:
     """Each wrong value is refused with where it is, what was found, and what would do."""
-    (problem,) = problems(tmp_path, GOOD + keys + "\n")
-    assert (problem.line, problem.key) == (9, f"watch[0].step[0].{key}")
+    text = GOOD.replace("watch.step", f"watch.{kind}")
+    (problem,) = problems(tmp_path, text + keys + "\n")
+    assert (problem.line, problem.key) == (9, f"watch[0].{kind}[0].{key}")
     assert found in problem.found
     assert remedy in problem.remedy
 
