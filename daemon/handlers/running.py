@@ -184,6 +184,7 @@ def _on_exit(loop: asyncio.AbstractEventLoop, pid: int, call: Callable[[], None]
 
 
 def _wait(loop: asyncio.AbstractEventLoop, pid: int, call: Callable[[], None]) -> None:
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    with suppress(ChildProcessError):  # somebody else has waited for it: it has ended
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     with suppress(RuntimeError):  # the loop was closed meanwhile, and nobody waits any more
         loop.call_soon_threadsafe(call)
