@@ -100,6 +100,7 @@ async def test_why_there_is_none(starter: Starter) -> None:
 async def test_out_of_time(starter: Starter, loading: Loading) -> None:
     """A program that comes to be after its time is ended at once, and only then it is over."""
     start = starter.start(loading)
+    await loading.has_begun()
     with pytest.raises(TimeoutError):
         await start.process(0.05, LONG)
     called: list[int] = []
