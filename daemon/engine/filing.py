@@ -1,6 +1,7 @@
 """What last steps had achieved when a crash cut them off, and what they left half done."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
@@ -14,6 +15,7 @@ from daemon.handlers.below import File
 from daemon.handlers.filing import FilingHandler
 from daemon.handlers.parts import Parts
 
+CLEAN_SECONDS = 5.0
 Finish = Callable[[Row], Awaitable[Trigger | None]]
 
 
@@ -22,7 +24,7 @@ async def tidy(trees: Iterable[Tree], ledger: Ledger, parts: Parts) -> None:
 
     Before anything looks at the trees, where they would be missing.
     """
-    await asyncio.to_thread(parts.clean)
+    await _clean(parts)
     for tree in trees:
         states: list[State] = ["processing"]
         if tree.watch.on_quarantine:
@@ -30,6 +32,17 @@ async def tidy(trees: Iterable[Tree], ledger: Ledger, parts: Parts) -> None:
         for state in states:
             async for rows in ledger.in_state(state, tree.name):
                 await asyncio.to_thread(_restore, tree, rows)
+
+
+async def _clean(parts: Parts) -> None:
+    """What is in an archive that hangs is left for the next start; this one goes on."""
+    late = threading.Event()
+    cleaning = asyncio.ensure_future(asyncio.to_thread(parts.clean, late.is_set))
+    await asyncio.wait((cleaning,), timeout=CLEAN_SECONDS)
+    late.set()
+    if cleaning.done():
+        with suppress(OSError):
+            cleaning.result()
 
 
 def _restore(tree: Tree, rows: Iterable[Row]) -> None:

@@ -12,6 +12,7 @@ from daemon.handlers.renaming import rename_new
 
 # How much is copied before it is asked whether the daemon stops.
 CHUNK = 8 << 20
+_NO_SENDFILE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
@@ -28,7 +29,7 @@ def write_copy(fd: int, part: bytes, is_stopped: Callable[[], bool]) -> None:
     copy = _create(part, 0o600)
     try:
         done, st = 0, os.fstat(fd)
-        while count := os.sendfile(copy, fd, done, CHUNK):
+        while count := _send(copy, fd, done):
             done += count
             if is_stopped():
                 raise Stopped
@@ -40,6 +41,16 @@ def write_copy(fd: int, part: bytes, is_stopped: Callable[[], bool]) -> None:
         os.fsync(copy)
     finally:
         os.close(copy)
+
+
+def _send(copy: int, fd: int, done: int) -> int:
+    """Copy a chunk from there on; how much it was. The kernel does it where it can."""
+    try:
+        return os.sendfile(copy, fd, done, CHUNK)
+    except OSError as error:
+        if error.errno not in _NO_SENDFILE:
+            raise
+    return os.write(copy, os.pread(fd, CHUNK, done))
 
 
 def _create(part: bytes, mode: int) -> int:

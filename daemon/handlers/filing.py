@@ -64,6 +64,8 @@ class Filing:
             return Outcome(_verdict(error), _words(error))
 
     def _take(self, key: Key, file: File, stopped: threading.Event) -> bytes | None:
+        if stopped.is_set():
+            raise Stopped
         place = self.place_of(key, file.seen)
         if place is not None:
             return relocate.move(file, place, stopped.is_set, self._parts)
@@ -104,7 +106,11 @@ class FilingHandler:
         file = file_of(job, job.seen)
         work = asyncio.ensure_future(asyncio.to_thread(self._filing.take, job.file, file, stopped))
         await _outlast(work, stopped)
-        outcome = work.result()
+        try:
+            outcome = work.result()
+        except RuntimeError as error:  # there is no thread for it now, and none is to have it later
+            stopped.set()
+            return Outcome("defer", f"cannot take it away: {error}")
         duration = round((time.monotonic() - began) * 1000, 3)
         return Outcome(outcome.verdict, outcome.error, duration, target=outcome.target)
 

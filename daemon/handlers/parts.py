@@ -6,7 +6,7 @@ there may be no other try: the file was replaced or is gone for good, or goes el
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -64,12 +64,17 @@ class Parts:
                 with suppress(OSError):
                     os.unlink(link, dir_fd=self._folder)
 
-    def clean(self) -> None:
+    def clean(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
         """Remove what former runs have left, before anything is written. Blocks.
 
         What is out of reach, in an archive that is not mounted for instance, stays on record.
+
+        Raises:
+            OSError: the record cannot be read.
         """
         for name in os.listdir(self._folder):  # noqa: PTH208 - below a descriptor
+            if is_stopped():
+                return
             with suppress(OSError):
                 link = os.fsencode(name)
                 part = os.readlink(link, dir_fd=self._folder)

@@ -67,8 +67,9 @@ def move(
     """
     with opened(file, _KNOWN) as source:
         make_folders(place.base, place.folder)
-        # Asked first, for a rename that fails shows in the tree: there and back again.
-        if os.stat(place.folder).st_dev == os.fstat(source.fd).st_dev:  # noqa: PTH116 - bytes
+        # Asked first, for a rename that fails shows in the tree: there and back again. Of two
+        # folders, for the number of a file is another on an overlay.
+        if os.stat(place.folder).st_dev == os.fstat(source.folder).st_dev:  # noqa: PTH116 - bytes
             try:
                 return _rename(source, file, place)
             except OSError as error:  # one device, but two mounts of it

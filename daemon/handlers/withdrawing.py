@@ -7,7 +7,7 @@ meanwhile leaves the file there, and the next start gives it back.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from daemon.core.hidden import hidden
 from daemon.core.model import Fingerprint
@@ -39,7 +39,9 @@ def withdrawn(folder: int, name: bytes, seen: Fingerprint) -> Iterator[bytes]:
             raise Changed("it changed while it was taken away")  # noqa: TRY301 - and is given back
         yield other
     except BaseException as error:
-        given = give_back(folder, name)
+        given = None
+        with suppress(OSError):  # what stays is found by the next start, or by a scan
+            given = give_back(folder, name)
         if given not in {name, None} and isinstance(error, Changed):
             raise Changed(f"{error}, twice: one is {os.fsdecode(given)} now") from error
         raise
@@ -79,4 +81,7 @@ def _take(folder: int, name: bytes, other: bytes) -> None:
 
 
 def _shows(folder: int, name: bytes, seen: Fingerprint) -> bool:
-    return is_same(os.stat(name, dir_fd=folder, follow_symlinks=False), seen)
+    try:
+        return is_same(os.stat(name, dir_fd=folder, follow_symlinks=False), seen)
+    except FileNotFoundError as error:  # somebody has removed it, though the name is ours
+        raise Absent("nothing is there any more") from error

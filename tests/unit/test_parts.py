@@ -42,6 +42,15 @@ def test_names() -> None:
     assert len({part_in(b"/x", *what) for what in ((b"/in", b"a"), (b"/in", b"b"), (b"/i",))}) == 3
 
 
+def test_stopped(parts: Parts, archive: Path) -> None:
+    """Whoever cleans and is told to stop removes nothing more: it may be written again by then."""
+    for name in (b"a", b"b", b"c"):
+        left(parts, archive, name)
+    answers = iter((False, True))
+    parts.clean(lambda: next(answers))
+    assert len(list(archive.iterdir())) == 2
+
+
 def test_on_record_while_it_is_there(parts: Parts, tmp_path: Path, archive: Path) -> None:
     """From before it is made until it has its name."""
     part = part_in(os.fsencode(archive), b"a")

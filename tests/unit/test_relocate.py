@@ -209,6 +209,18 @@ def test_stopped(tree: Path, archive: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (files(tree), files(archive)) == ({"d/a.csv": "content"}, {})
 
 
+def test_without_sendfile(tree: Path, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel does not copy from one file system to another we do, every byte of it."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(copying, "CHUNK", 3)
+    monkeypatch.setattr(os, "sendfile", refuse)
+    move(written(tree), place(archive))
+    assert (files(tree), files(archive)) == ({}, {"x/y/a.csv": "content"})
+
+
 @pytest.mark.parametrize("call", ["sendfile", "fsync"])
 def test_full(tree: Path, archive: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """Where the disk is full nothing is left of the copy, and the file stays."""

@@ -1,20 +1,24 @@
 """What meets a file in the moment in which it is taken away: nothing is lost, or taken in error."""
 
+import asyncio
 import os
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from daemon.config_after import Move
 from daemon.core.model import Key
-from daemon.handlers import Outcome, copying, relocate, renaming, withdrawing
+from daemon.handlers import Job, Outcome, copying, relocate, renaming, withdrawing
 from daemon.handlers.below import Absent, Changed
-from daemon.handlers.filing import Filing
+from daemon.handlers.filing import Filing, FilingHandler
 from daemon.handlers.relocate import delete, move
+from tests.unit import shortage
 from tests.unit.test_relocate import change, files, place, replace, tree, written
 
 __all__ = ["tree"]
@@ -155,6 +159,36 @@ def test_withdrawn_and_copied(tree: Path, memory: Path, *, copied: bool) -> None
     assert outcome == Outcome("success", target=bytes(memory / "a.csv"))
     assert files(memory) == {"a.csv": "content"}
     assert files(tree) == {"d/a.csv": "newest"}
+
+
+def test_somebody_removes_it(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is removed by its hidden name is absent, as by any other."""
+    file = written(tree)
+
+    def rename(*what: Any) -> None:
+        renaming.rename_new(*what)
+        for path in (tree / "d").iterdir():
+            path.unlink()
+
+    monkeypatch.setattr(withdrawing, "rename_new", rename)
+    with pytest.raises(Absent):
+        delete(file)
+
+
+async def test_no_thread(tree: Path) -> None:
+    """Without a thread that could do it nothing is done, now or later, and no attempt is spent."""
+    file = written(tree)
+    key = Key("w", b"d/a.csv")
+    job = Job(1, key, bytes(tree / "d/a.csv"), "on_done", 1, "k", seen=file.seen)
+    handler = FilingHandler("delete", "w")
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    with shortage.of_threads():
+        outcome = await handler.run(job)
+    assert (outcome.verdict, files(tree)) == ("defer", {"d/a.csv": "content"})
+    assert f"{outcome.error}".startswith("cannot take it away: can't start new thread")
+    await asyncio.to_thread(lambda: None)  # what the pool had no thread for has one by then
+    assert files(tree) == {"d/a.csv": "content"}
+    assert (await handler.run(job)).verdict == "success"
 
 
 def test_never_given_back(tree: Path) -> None:
