@@ -123,6 +123,7 @@ async def open_rig(
         try:
             yield Rig(service, store, journal, log)
         finally:
+            await service.pipeline.drop_waiting()
             await service.dispatcher.drain(0, asyncio.Event())
             ledger.closing()
             await service.inbox.idle()

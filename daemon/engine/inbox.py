@@ -2,16 +2,19 @@
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from daemon.core.model import Key, Trigger
+from daemon.engine.barriers import Barrier, Traffic
 
 # What sources may pile up before they have to wait: a burst must not grow the daemon.
 LIMIT = 10_000
 # How often it is asked whether a scan still lists: that has no event, and ends in milliseconds.
 CALM_SECONDS = 0.02
+# The lines that triggers stand in.
+_FACTS, _LOOKS, _BUNDLES = range(3)
 
 
 class ScanRequest(NamedTuple):
@@ -40,7 +43,7 @@ class Inbox:
         self._bundled = 0
         # By watch, those that wait and those that were taken and are not finished.
         self._bundles_left: Counter[str] = Counter()
-        self._bundle_over = asyncio.Event()
+        self._group_over = asyncio.Event()
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -49,8 +52,12 @@ class Inbox:
         self._unfinished = 0
         # The paths of what waits in bundles, and of all that was taken and is not finished.
         self._busy: set[Key] = set()
+        self.traffic = Traffic(3)
         self._scans: OrderedDict[Key, str] = OrderedDict()
         self._scans_asked = asyncio.Event()
+        # By watch, the number of those that wait, and of those that were given out last.
+        self._asked: dict[str, int] = {}
+        self._given: dict[str, int] = {}
         # How many scans run that were asked for.
         self.scanning = 0
         self._suspects: OrderedDict[Key, None] = OrderedDict()
@@ -63,15 +70,19 @@ class Inbox:
         """Put it in at once, whatever is there already. Sources that can wait use `offer`."""
         if trigger.event != "look":
             self._facts.append(trigger)
-            self._unfinished += 1
+            self._count(_FACTS)
         elif trigger.key not in self._looks:
             self._looks[trigger.key] = trigger
-            self._unfinished += 1
+            self._count(_LOOKS)
         elif trigger.seen is not None or trigger.waited:
             # It knows more than the one that waits: what stood there a quiet time ago, or that
             # nothing has come to explain what is missing.
             self._looks[trigger.key] = trigger
         self._put_in()
+
+    def _count(self, line: int) -> None:
+        self._unfinished += 1
+        self.traffic.put[line] += 1
 
     def _put_in(self) -> None:
         self._idle.clear()
@@ -97,6 +108,7 @@ class Inbox:
         self._bundled += len(looks)
         self._busy.update([look.key for look in looks])
         self._unfinished += len(looks)
+        self.traffic.put[_BUNDLES] += 1
         self._put_in()
 
     async def take(self, limit: int = 1) -> list[Trigger]:
@@ -108,19 +120,23 @@ class Inbox:
             self._filled.clear()
             await self._filled.wait()
         taken = self._next_triggers(limit)
+        self.traffic.start(taken)
         self._busy.update([trigger.key for trigger in taken])
         if len(self) < self._limit:
             self._room.set()
         return taken
 
     def _next_triggers(self, limit: int) -> list[Trigger]:
-        facts, looks = self._facts, self._looks
+        facts, looks, left = self._facts, self._looks, self.traffic.taken
         if not facts and not looks:
             bundle = self._bundles.popleft()
             self._bundled -= len(bundle)
+            left[_BUNDLES] += 1
             return bundle
         taken = [facts.popleft() for _ in range(min(limit, len(facts)))]
         wanted = min(limit - len(taken), len(looks))
+        left[_FACTS] += len(taken)
+        left[_LOOKS] += wanted
         return taken + [looks.popitem(last=False)[1] for _ in range(wanted)]
 
     def hold(self) -> None:
@@ -130,10 +146,11 @@ class Inbox:
 
     def finished_all(self, triggers: Sequence[Trigger]) -> None:
         """The work of these, which were taken together, is done."""
+        self.traffic.finish(triggers)
         self._busy.difference_update([trigger.key for trigger in triggers])
         if isinstance(triggers, Bundle):
             self._bundles_left[triggers[0].key.watch] -= 1
-            self._bundle_over.set()
+        self._group_over.set()
         self.finished(len(triggers))
 
     def finished(self, count: int = 1) -> None:
@@ -147,6 +164,20 @@ class Inbox:
         """No look waits, and no scan: what could explain something missing has been looked at."""
         return not self._looks and not self._scans and not self.scanning
 
+    def barrier(self, watch: str | None = None) -> Barrier:
+        """What is passed when all has arrived that is on its way now.
+
+        Without a watch: what is in the inbox, but not what scans will still put in.
+        """
+        return Barrier(self.traffic, watch)
+
+    async def arrived(self) -> None:
+        """Wait until all that is in the inbox now is on record, or is held back."""
+        barrier = self.barrier()
+        while not barrier.is_passed():
+            self._group_over.clear()
+            await self._group_over.wait()
+
     async def idle(self) -> None:
         """Wait until every trigger that was put in is finished."""
         await self._idle.wait()
@@ -156,8 +187,8 @@ class Inbox:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._bundles_left[watch]:
-                    self._bundle_over.clear()
-                    await self._bundle_over.wait()
+                    self._group_over.clear()
+                    await self._group_over.wait()
 
     async def idle_for(self, seconds: float) -> None:
         """Wait until every trigger is finished, but no longer than this."""
@@ -179,6 +210,8 @@ class Inbox:
 
         The first cause stands for all, but a burst for nothing: it is no more than a suspicion.
         """
+        if key.watch not in self._asked:
+            self._asked[key.watch] = self.traffic.ask(key.watch)
         if self._scans.get(key, "burst") == "burst":
             self._scans[key] = cause
         self._scans_asked.set()
@@ -197,7 +230,22 @@ class Inbox:
             self._scans_asked.clear()
             await self._scans_asked.wait()
         found, self._scans = self._scans, OrderedDict()
+        self._given, self._asked = self._asked, {}
+        for watch, asked in self._given.items():
+            self.traffic.end(watch, asked)
         return [ScanRequest(*each) for each in found.items()]
+
+    def begin(self, watch: str) -> Callable[[], None]:
+        """Somebody puts in much that belongs together; call what is returned when all of it is in.
+
+        Until then a barrier that is made meanwhile is not passed, however long there is no room.
+        """
+        asked = self.traffic.ask(watch)
+        return lambda: self.traffic.end(watch, asked)
+
+    def begin_scan(self, watch: str) -> Callable[[], None]:
+        """A scan of what `next_scans` has just given; call what is returned when it has listed."""
+        return self.traffic.begin(watch, self._given[watch])
 
     def suspect(self, key: Key) -> None:
         """Nothing is at this path, and it has no row: it may have been a folder with rows below.

@@ -37,6 +37,10 @@ class LockMap:
         slot = self._slots[key] = Slot()
         return slot
 
+    def is_held(self, key: Key) -> bool:
+        """Whether anybody holds the path."""
+        return key in self._slots
+
     def give_back(self, key: Key) -> None:
         """End a hold: whoever waits is next."""
         _pass_on(self._slots, key)

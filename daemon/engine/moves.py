@@ -1,6 +1,7 @@
 """What a rename does to rows: the file's row takes the new path, and whoever had it gives it up."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -13,6 +14,16 @@ from daemon.engine.locks import LockMap
 from daemon.engine.patience import Patience
 from daemon.engine.renames import Origin
 from daemon.engine.turns import Turn
+
+# Movers in memory, before those are forgotten of whom nothing is left.
+LIMIT = 20_000
+
+
+class Mover(NamedTuple):
+    """A path at which a file stands that has its row under another; `row`: that of the path."""
+
+    key: Key
+    row: int
 
 
 class Moves:
@@ -31,8 +42,34 @@ class Moves:
         self._patience = patience
         self._node = node
         self._attempt_id = attempt_id
-        # Rows whose file stands elsewhere already: they are not to vanish before they could move.
-        self._awaited: set[int] = set()
+        # By row, who finds its file elsewhere: it is not to vanish, nor to show another file,
+        # before it could move. And by path, the row that is expected there.
+        self._movers: dict[int, Mover] = {}
+        self._expected: dict[Key, int] = {}
+        self._room = LIMIT
+
+    def expect(self, turns: Sequence[Turn], movers: Sequence[Turn]) -> None:
+        """Of these turns the movers will take rows to their paths; what is known of others ends.
+
+        Else two rows would wait for ever, each for what was once seen at the path of the other.
+        """
+        if self._expected:
+            for turn in turns:
+                self._forget(turn.key)
+        for turn in movers:
+            if turn.origin is not None:
+                self._movers[turn.origin.row.id] = Mover(turn.key, turn.row.id)
+                self._expected[turn.key] = turn.origin.row.id
+        if len(self._expected) > self._room:
+            for key in [key for key in self._expected if not self._is_about(key)]:
+                self._forget(key)
+            self._room = max(LIMIT, 2 * len(self._expected))
+
+    def _forget(self, key: Key) -> None:
+        number = self._expected.pop(key, None)
+        # Of two links to one file, the other may be expected to take its row by now.
+        if number is not None and (mover := self._movers.get(number)) and mover.key == key:
+            del self._movers[number]
 
     def decides(self, turn: Turn, origin: Origin, group: Mapping[Key, Turn]) -> bool:
         """Give the turn its transitions, or let it wait; False: look no further than its path.
@@ -41,13 +78,15 @@ class Moves:
         """
         row = turn.row
         if not origin.sure:
-            return self._wait(turn, origin)
+            return self._wait(turn)
         if row.id and row.state != "gone" and not _is_swapped(row, origin):
             # Another file had the path: it may itself have been renamed, and be found in a moment.
-            waited = turn.trigger.waited
-            return self._overwritten(turn, origin) if waited else self._wait(turn, origin)
+            if not turn.trigger.waited or self._is_awaited(row):
+                return self._wait(turn)
+            return self._overwritten(turn, origin)
         if origin.row.state == "processing" or not self._take_former(turn, origin, group):
-            return self._wait(turn, origin)
+            return self._wait(turn)
+        self._forget(turn.key)
         turn.result = self._move(turn, origin.row, turn.look.seen, turn.key)
         if row.id:
             turn.displaced = self._move(turn, row, origin.there, origin.row.key)
@@ -59,7 +98,7 @@ class Moves:
             return self._may_vanish(turn)
         if turn.event == "start" and turn.row.plan == "remove":
             return turn.tree.detection.frozen is None
-        if turn.is_replaced and not turn.trigger.waited:
+        if turn.is_replaced and (not turn.trigger.waited or self._is_awaited(turn.row)):
             # The row's own file may have been renamed, as a log is, and be found in a moment.
             self._patience.wait(turn.trigger)
             return False
@@ -76,7 +115,7 @@ class Moves:
             # Whoever takes it away just now will say where to.
             self._patience.wait(turn.trigger)
             return False
-        if turn.trigger.waited and not self._awaits(turn.row):
+        if turn.trigger.waited and not self._is_awaited(turn.row):
             return True
         if turn.look.kind == "directory":
             # It has taken a file's place: nobody has looked into it yet.
@@ -92,12 +131,23 @@ class Moves:
             self._locks.give_back(key)
         turn.former = turn.displaced = None
 
-    def _awaits(self, row: Row) -> bool:
-        """Whether somebody waits for this row to have its outcome, so that it can move. Once."""
-        if row.id not in self._awaited:
-            return False
-        self._awaited.discard(row.id)
-        return True
+    def _is_awaited(self, row: Row) -> bool:
+        """Whether this row is about to move.
+
+        Who finds its file elsewhere may itself wait for the row of that path to move, and so on. In
+        a ring each would wait for the next: there nobody does.
+        """
+        number, passed = row.id, set[int]()
+        while (mover := self._movers.get(number)) is not None and self._is_about(mover.key):
+            passed.add(number)
+            number = mover.row
+            if number in passed:
+                return False
+        return bool(passed)
+
+    def _is_about(self, key: Key) -> bool:
+        """Whether a look at this path waits, or is under way."""
+        return self._patience.has(key) or self._inbox.knows(key) or self._locks.is_held(key)
 
     def _take_former(self, turn: Turn, origin: Origin, group: Mapping[Key, Turn]) -> bool:
         """Hold the path that the row leaves; the two ends of a rename often come together."""
@@ -114,8 +164,7 @@ class Moves:
         turn.former = (key, slot) if slot else None
         return slot is not None
 
-    def _wait(self, turn: Turn, origin: Origin) -> bool:
-        self._awaited.add(origin.row.id)
+    def _wait(self, turn: Turn) -> bool:
         self._patience.wait(turn.trigger)
         return True
 

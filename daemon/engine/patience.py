@@ -1,41 +1,51 @@
 """Triggers that wait a moment for what could explain them: the other end of a rename, above all."""
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
 from daemon.core.model import Key, Trigger
+from daemon.engine.barriers import Barrier
 from daemon.engine.inbox import Inbox
 
 # The two ends of a rename come with one batch of hints, or with two that follow each other.
 GRACE_SECONDS = 0.3
-# Under a load that never pauses nothing waits for ever for a calm inbox.
-LONGEST_SECONDS = 5.0
 # Triggers in memory, about 400 bytes each. Past that a scan of the tree finds what was left out.
 LIMIT = 20_000
 
 
 class Patience:
-    """Puts triggers back into the inbox, `waited`, when their time is over and it is calm."""
+    """Puts triggers back into the inbox, `waited`, when what could explain them has arrived.
+
+    That is all that was on its way when their time was over.
+    """
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
         self._waiting: dict[Key, None] = {}
         self._queue: deque[tuple[float, Trigger]] = deque()
+        # By watch, those whose time was over at one moment, and what was on its way then.
+        self._over: defaultdict[str, deque[tuple[Barrier, list[Trigger]]]] = defaultdict(deque)
         self._timer: asyncio.TimerHandle | None = None
+        self._dropped = False
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self._waiting)
+
+    def has(self, key: Key) -> bool:
+        """Whether something waits at this path."""
+        return key in self._waiting
 
     def wait(self, trigger: Trigger) -> None:
         """Look at this path again later. One trigger a path: the first stands for all.
 
         What a scan saw, it saw at its time.
         """
-        if trigger.key in self._waiting:
+        if trigger.key in self._waiting or self._dropped:
             return
-        if len(self._queue) >= LIMIT:
+        if len(self._waiting) >= LIMIT:
             self._inbox.request_scan(Key(trigger.key.watch, b""), "hint")
             return
         loop = asyncio.get_running_loop()
@@ -46,22 +56,35 @@ class Patience:
             self._timer = loop.call_later(GRACE_SECONDS, self._release)
 
     def drop(self) -> None:
-        """Forget what waits, for the daemon stops: the next start finds it again."""
-        self._inbox.finished(len(self._queue))
+        """Forget what waits, and what would, for the daemon stops: the next start finds it again.
+
+        No scan ends any more that could explain it.
+        """
+        self._dropped = True
+        self._inbox.finished(len(self._waiting))
         self._queue.clear()
+        self._over.clear()
         self._waiting.clear()
 
     def _release(self) -> None:
         self._timer = None
         loop = asyncio.get_running_loop()
         now = loop.time()
-        # Asked once: each look that is put in here would keep all the others back once more.
-        due = now if self._inbox.calm else now - LONGEST_SECONDS
-        while self._queue and self._queue[0][0] <= due:
+        due: defaultdict[str, list[Trigger]] = defaultdict(list)
+        while self._queue and self._queue[0][0] <= now:
             trigger = self._queue.popleft()[1]
+            due[trigger.key.watch].append(trigger)
+        for watch, triggers in due.items():
+            self._over[watch].append((self._inbox.barrier(watch), triggers))
+        for over in self._over.values():
+            while over and over[0][0].is_passed():
+                self._put_back(over.popleft()[1])
+        if self._waiting:
+            first = 0.0 if any(self._over.values()) else self._queue[0][0] - now
+            self._timer = loop.call_later(max(first, GRACE_SECONDS / 4), self._release)
+
+    def _put_back(self, triggers: Sequence[Trigger]) -> None:
+        for trigger in triggers:
             del self._waiting[trigger.key]
             self._inbox.put(trigger)
-            self._inbox.finished()
-        if self._queue:
-            wait = max(self._queue[0][0] - now, GRACE_SECONDS / 4)
-            self._timer = loop.call_later(wait, self._release)
+        self._inbox.finished(len(triggers))

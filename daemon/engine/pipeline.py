@@ -195,6 +195,7 @@ class Pipeline:
         group = {turn.key: turn for turn in turns} if movers else {}
         for turn in turns:
             turn.result = None
+        self._moves.expect(turns, movers)
         for turn in movers:
             if not turn.lent:
                 turn.result = self._decide(turn, group)

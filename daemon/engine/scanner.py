@@ -19,12 +19,7 @@ from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
 from daemon.engine.patience import GRACE_SECONDS
-from daemon.engine.scanning import (
-    Counts,
-    Differences,
-    missing_in,
-    vanished,
-)
+from daemon.engine.scanning import Counts, Differences, missing_in, vanished
 from daemon.engine.trees import Tree
 from daemon.engine.walking import Walk, read_rows, taken
 from daemon.engine.worker import Worker
@@ -97,6 +92,7 @@ class Scanner:
         """
         counts, root, sight = Counts(), tree.root_id, _sight(tree)
         self._inbox.scanning += 1
+        told = self._inbox.begin(tree.name)
         try:
             if not await self._is_rooted(tree):
                 # Whoever watches over the root says so; a root that is away removes no file.
@@ -104,6 +100,7 @@ class Scanner:
             sparse = await self._compare(tree, tops, counts)
         finally:
             self._inbox.scanning -= 1
+            told()
             listed()
         if b"" in tops:
             self._said = {key for key in self._said if key.watch != tree.name or key in counts.shut}
@@ -231,6 +228,8 @@ class Scanner:
             return
         await asyncio.sleep(GRACE_SECONDS)
         await self._inbox.quiet_for(SETTLE_SECONDS)
+        # Under a load that never pauses it is not quiet, but what was told of has arrived.
+        await self._inbox.arrived()
         async for missing in self._still_missing(tree, directories, before):
             counts.missing += len(missing)
         if not counts.missing or not await self._is_rooted(tree):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from daemon.engine.inbox import Inbox, ScanRequest
@@ -65,19 +65,28 @@ class Reconciler:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 requests = await self._inbox.next_scans()
-                for (watch, cause), tops in _grouped(requests).items():
+                grouped = _grouped(requests).items()
+                # Before anybody else has the loop: what waits for a scan waits for all its parts.
+                begun = [(*each, self._inbox.begin_scan(each[0][0])) for each in grouped]
+                for (watch, cause), tops, listed in begun:
                     if b"" in tops:
                         self._rounds[watch].ask(cause)
+                        listed()
                         continue
                     await parts.acquire()
                     await listing.acquire()
                     tree = self._trees[watch]
-                    part = self._scan_part(tree, cause, _topmost(tops), listing.release)
+                    ends = (listed, listing.release)
+                    part = self._scan_part(tree, cause, _topmost(tops), ends)
                     tasks.create_task(part).add_done_callback(lambda _: parts.release())
 
     async def _scan_part(
-        self, tree: Tree, cause: str, tops: list[bytes], listed: Callable[[], None]
+        self, tree: Tree, cause: str, tops: list[bytes], ends: Sequence[Callable[[], None]]
     ) -> None:
+        def listed() -> None:
+            for end in ends:
+                end()
+
         counts = await self._scanner.scan(tree, tops, listed)
         tree.detection.miss(cause, counts.unannounced)
 

@@ -239,6 +239,7 @@ async def test_folder_that_came_and_went_in_the_place_of_a_file(engine: Open, tr
         (tree / "a").mkdir()
         await rig.send(rig.write("a/b"), "look")
         assert await rig.send(path, "look", cause="hint") is None
+        assert await rig.service.inbox.next_scans() == [(path, "new_directory")]
         (tree / "a").rename(tree.parent / "away")
         assert await rig.send(path, "look", cause="hint") is None
         assert (await rig.state(path, ["gone"])).state == "gone"
@@ -358,7 +359,7 @@ async def test_change_while_processing(engine: Open) -> None:
         await rig.send(path, "start")
         rig.write("a", "changed meanwhile\n")
         await gate.let_pass()
-        await rig.state(path, ["settling"])
+        await rig.state(path, ["settling", "ready"])
         await rig.service.inbox.idle()
         assert (await story(rig, path))[:3] == ["ready", "processing", "settling"]
 
@@ -372,7 +373,7 @@ async def test_change_before_a_failure(engine: Open) -> None:
         await rig.send(path, "start")
         rig.write("a", "changed meanwhile\n")
         await gate.let_pass(Outcome("retry", "no"))
-        await rig.state(path, ["settling"])
+        await rig.state(path, ["settling", "ready"])
         assert (await story(rig, path))[:4] == ["ready", "processing", "failed", "settling"]
 
 
