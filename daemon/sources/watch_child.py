@@ -9,9 +9,10 @@ four bytes, little-endian, and the tuple, marshalled. Paths are bytes, below the
 in microseconds, None where no canary has come back since the last one.
 
     ("ready", latency, complete)     it watches; complete: all folders that can be read
-    ("changes", present, removed, burst, latency)
+    ("changes", present, removed, burst, latency, more)
                                      paths, by whether something was there when last heard of;
-                                     burst: so much that more may have happened than was heard
+                                     burst: so much that more may have happened than was heard;
+                                     more: the next report is of what was heard with these
     ("flood",)                       so many paths that none is told
     ("canary", latency)              of an idle watcher, now and then
     ("exhausted", limit)             max_user_watches: what is there is watched, new folders are
@@ -186,8 +187,8 @@ class Watch:
         reports = [*((chunk, []) for chunk in present), *(([], chunk) for chunk in removed)]
         if burst and not reports:
             reports = [([], [])]
-        for each in reports:
-            tell("changes", *each, burst, self._latency)
+        for left, each in zip(range(len(reports))[::-1], reports, strict=True):
+            tell("changes", *each, burst, self._latency, left > 0)
             self._latency = None
 
     def _chunks(self, paths: set[str]) -> list[list[bytes]]:

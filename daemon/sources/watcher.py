@@ -36,13 +36,15 @@ class Ready(NamedTuple):
 class Changes(NamedTuple):
     """Paths below the root where something is, and where nothing is any more; both to be looked at.
 
-    `burst`: so much happened that there may be more than was heard.
+    `burst`: so much happened that there may be more than was heard. `more`: the next report is of
+    what was heard at the same time.
     """
 
     present: list[bytes]
     removed: list[bytes]
     burst: bool
     latency_us: int | None
+    more: bool = False
 
 
 class Flood(NamedTuple):

@@ -15,7 +15,7 @@ from daemon.cli.harness import Rig
 from daemon.core.model import Key, Trigger
 from daemon.engine.detection import Detection
 from daemon.sources.hints import Burst, Hints
-from daemon.sources.watcher import Watcher
+from daemon.sources.watcher import Changes, Watcher
 from tests.engine.children import alter, confine, make_files, paused, run_over
 from tests.engine.conftest import DEADLINE, Open, background, key
 
@@ -94,6 +94,25 @@ async def test_file_is_hinted(engine: Open) -> None:
         assert detection(rig).mode == "inotify"
         assert detection(rig).reason is None
         assert (detection(rig).latency_us or 0) > 0
+
+
+async def test_batch_in_two_reports(engine: Open, tree: Path) -> None:
+    """The old name is not believed to be free before all is told that was heard with it."""
+    async with engine() as rig:
+        made, path = hints(rig), rig.write("a")
+        await rig.send(path, "look")
+        first = (await rig.row(path)).id
+        (tree / "a").rename(tree / "b")
+        await made._take(Changes([b"a"], [], burst=False, latency_us=None, more=True))
+        barrier = rig.service.inbox.barrier("incoming")
+        await rig.service.inbox.arrived()
+        assert not barrier.is_passed()
+        await made._take(Changes([b"b"], [], burst=False, latency_us=None))
+        assert not barrier.is_passed()
+        await rig.service.inbox.arrived()
+        assert barrier.is_passed()
+        await rig.service.inbox.idle()
+        assert (await rig.row(key("b"))).id == first
 
 
 async def test_new_folder_is_scanned(engine: Open, tree: Path) -> None:
