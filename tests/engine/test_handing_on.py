@@ -36,7 +36,7 @@ async def test_result_of_another_content(engine: Open) -> None:
         await rig.send(path, "start")
         rig.write("a", "changed meanwhile\n")
         await gate.let_pass(Outcome("success", result=RESULT))
-        row = await rig.state(path, ["settling"])
+        row = await rig.state(path, ["settling", "ready"])
         assert row.result is None
 
 

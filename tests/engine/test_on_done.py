@@ -92,9 +92,9 @@ async def test_place_that_is_away(engine: Open, tmp_path: Path) -> None:
     async with engine(steps=0, on_done=away) as rig, background(rig.service.dispatcher.run()):
         path = rig.write("a")
         await rig.send(path, "look")
-        row = await rig.state(path, ["processing"])
-        while row.version < 4:  # it has come back a second time
-            row = await rig.state(path, ["ready"])
+        row = await rig.row(path)
+        while row.version < 5:  # it has come back a second time
+            row = await rig.state(path, ["processing", "ready"])
         assert (row.failures, row.interruptions) == (0, 0)
         assert "make it, or mount it" in (row.error or "")
         (tmp_path / "away").mkdir()
