@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
+from daemon.errors import StoreUnavailable
+
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 Group: TypeAlias = tuple[Sequence[Question], asyncio.Future[Sequence[Answer]]]
@@ -32,7 +34,7 @@ class Batcher(Generic[Question, Answer]):
         self._starting = False
 
     def ask(self, questions: Sequence[Question]) -> asyncio.Future[Sequence[Answer]]:
-        """Resolves to the answers in order, or to the exception that the whole batch met."""
+        """Resolves to the answers in order, or to the exception that these questions met alone."""
         future: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
         self._asked.append((questions, future))
         if not self._starting:
@@ -72,9 +74,15 @@ class Batcher(Generic[Question, Answer]):
         return groups
 
     async def _resolve(self, groups: list["Group[Question, Answer]"]) -> None:
+        """After an error group by group: what one has asked is no trouble of the others."""
         try:
             answers = await self._answer([each for questions, _ in groups for each in questions])
-        except Exception as error:  # noqa: BLE001 - each asker gets it, and decides
+        except Exception as error:  # noqa: BLE001 - each asker gets its own, and decides
+            # A database that is away is nobody's doing, and would have each of them wait for it.
+            if len(groups) > 1 and not isinstance(error, StoreUnavailable):
+                for group in groups:
+                    await self._resolve([group])
+                return
             for _, future in groups:
                 if not future.done():
                     future.set_exception(error)

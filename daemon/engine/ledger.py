@@ -68,7 +68,7 @@ class Ledger:
         A new file has got its number by then.
 
         All of them are in one transaction. Any exception but a database that is away reaches
-        everybody in the batch.
+        whoever meets it also when nobody else's are in the transaction.
         """
         return self._commits.ask(transitions)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from daemon.engine.batching import Batcher
+from daemon.errors import StoreUnavailable
 from tests.engine.conftest import only
 
 
@@ -16,6 +17,7 @@ class Oracle:
         self.batches: list[list[int]] = []
         self.may = asyncio.Event()
         self.error: Exception | None = None
+        self.faulty: int | None = None
 
     async def answer(self, questions: Sequence[int]) -> list[int]:
         self.batches.append(list(questions))
@@ -23,6 +25,8 @@ class Oracle:
         error, self.error = self.error, None
         if error is not None:
             raise error
+        if self.faulty in questions:
+            raise ZeroDivisionError
         return [number**2 for number in questions]
 
 
@@ -47,26 +51,38 @@ async def test_limit() -> None:
     assert oracle.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-async def test_error_reaches_its_batch_only() -> None:
-    """The exception of a batch reaches everybody in it, and nobody after it."""
+async def test_error_reaches_who_asked_for_it() -> None:
+    """An error that one question meets reaches nobody else of its batch, and nobody after it."""
     oracle = Oracle()
+    oracle.faulty = 1
     batcher = Batcher(oracle.answer)
-    oracle.error = ZeroDivisionError("boom")
-    first = [only(batcher.ask([number])) for number in range(2)]
+    asked = [only(batcher.ask([number])) for number in range(3)]
     await asyncio.sleep(0)
-    second = only(batcher.ask([3]))
+    asked.append(only(batcher.ask([3])))
     oracle.may.set()
-    for future in first:
-        with pytest.raises(ZeroDivisionError, match="boom"):
-            await future
-    assert await second == 9
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [each for each in answers if isinstance(each, int)] == [0, 4, 9]
+    assert isinstance(answers[1], ZeroDivisionError)
+    assert oracle.batches == [[0, 1, 2], [0], [1], [2], [3]]
+
+
+async def test_nobody_waits_alone_for_a_database() -> None:
+    """A database that is away reaches everybody in the batch: it is asked no more for each."""
+    oracle = Oracle()
+    oracle.error = StoreUnavailable("away")
+    oracle.may.set()
+    batcher = Batcher(oracle.answer)
+    asked = [only(batcher.ask([number])) for number in range(3)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(each) for each in answers} == {StoreUnavailable}
+    assert oracle.batches == [[0, 1, 2]]
 
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_cancelled_asker_disturbs_nobody(*, fails: bool) -> None:
     """An asker that is cancelled gets no answer; the others of its batch get theirs."""
     oracle = Oracle()
-    oracle.error = ZeroDivisionError() if fails else None
+    oracle.faulty = 2 if fails else None
     batcher = Batcher(oracle.answer)
     first, second = only(batcher.ask([1])), only(batcher.ask([2]))
     await asyncio.sleep(0)

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from daemon.core.model import Record, Row, Transition
+from daemon.core.model import Fingerprint, Record, Row, Transition
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import RECENT, Ledger
 from daemon.errors import StoreUnavailable
@@ -181,19 +181,22 @@ async def test_read_is_retried(ledger: Ledger, watched: Watched) -> None:
     assert len(watched.asked) == 3
 
 
-async def test_other_errors_reach_their_batch(ledger: Ledger, watched: Watched) -> None:
-    """Any other error reaches everybody in its batch at once, and nobody in the next."""
-    watched.before.append(ZeroDivisionError("boom"))
+async def test_other_errors_reach_who_has_them(ledger: Ledger, watched: Watched) -> None:
+    """What the database cannot take fails alone, whatever else was to be in its transaction."""
     watched.gate.clear()
-    bad = [commit(ledger, born("a")), commit(ledger, born("b"))]
+    first = commit(ledger, born("first"))
     await watched.came.wait()
-    good = commit(ledger, born("c"))
+    good = commit(ledger, born("a"))
+    bad = commit(ledger, born("b", seen=Fingerprint(2**70, 0, 0, 0, 0)))
+    later = commit(ledger, born("c"))
     watched.gate.set()
-    for future in bad:
-        with pytest.raises(ZeroDivisionError, match="boom"):
-            await future
-    assert await good is not None
-    assert await row_of(ledger, key("a")) is None
+    with pytest.raises(OverflowError):
+        await bad
+    rows = await asyncio.gather(first, good, later)
+    assert [row and row.key for row in rows] == [key("first"), key("a"), key("c")]
+    assert watched.sizes == [1, 3, 1, 1, 1]
+    assert await row_of(ledger, key("b")) is None
+    assert [record.path for record in await watched.owed(0, 9)] == [b"first", b"a", b"c"]
 
 
 async def test_error_after_commit_still_has_its_line(
