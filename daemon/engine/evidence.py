@@ -60,7 +60,7 @@ class Evidence:
         for turn, row in zip(ask, rows, strict=True):
             turn.slot.row = row
         for turn in turns:
-            turn.row = turn.slot.row = turn.slot.row or Row(0, turn.key)
+            turn.row = turn.slot.row or Row(0, turn.key)
         return [turn for turn in turns if not turn.is_stale]
 
     def _is_new(self, turn: Turn) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from daemon.core.model import Key, Trigger
 from daemon.engine.barriers import Barrier, Traffic
 
@@ -71,13 +73,11 @@ class Inbox:
         if trigger.event != "look":
             self._facts.append(trigger)
             self._count(_FACTS)
-        elif trigger.key not in self._looks:
+        elif (waiting := self._looks.get(trigger.key)) is None:
             self._looks[trigger.key] = trigger
             self._count(_LOOKS)
-        elif trigger.seen is not None or trigger.waited:
-            # It knows more than the one that waits: what stood there a quiet time ago, or that
-            # nothing has come to explain what is missing.
-            self._looks[trigger.key] = trigger
+        else:
+            self._looks[trigger.key] = _merged(waiting, trigger)
         self._put_in()
 
     def _count(self, line: int) -> None:
@@ -262,3 +262,12 @@ class Inbox:
             await self._suspected.wait()
         found, self._suspects = list(self._suspects), OrderedDict()
         return found
+
+
+def _merged(waiting: Trigger, trigger: Trigger) -> Trigger:
+    """The one that knows more: what stood there a while ago, or that nothing explains an absence.
+
+    But what a scan saw is no answer to the other, which may be younger.
+    """
+    merged = trigger if trigger.seen is not None or trigger.waited else waiting
+    return replace(merged, found=None) if merged.found is not None else merged

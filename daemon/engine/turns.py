@@ -117,9 +117,11 @@ class Turn:
 
     @property
     def needs_no_look(self) -> bool:
-        """A scan has just seen a file that is to be adopted as it is."""
+        """A scan has just seen a file that is to be adopted as it is, and still has no row."""
         found = self.trigger.found
-        return found is not None and found.ctime_ns // 1000 < self.tree.adopt_before
+        if found is None or self.row.id:
+            return False
+        return found.ctime_ns // 1000 < self.tree.adopt_before
 
     @property
     def is_replaced(self) -> bool:

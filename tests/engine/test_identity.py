@@ -344,6 +344,24 @@ async def test_adopted_while_it_is_written_to(
         assert (row.state, row.seen and row.seen.size, row.digest) == ("done", 6, None)
 
 
+async def test_the_next_at_a_path_whose_row_a_scan_did_not_see(engine: Open, tree: Path) -> None:
+    """Whoever comes after what waits for its digest learns of the row that nobody has asked for."""
+    async with engine(existing="adopt", steps=0, **CONTENT) as rig:
+        path = rig.write("a")
+        await look(rig, path)
+        assert (await rig.row(path)).state == "done"
+        found = fingerprint((tree / "a").stat())
+        rig.service.trees["incoming"].adopt_before = 2**62
+        rig.service.ledger._recent.clear()
+        rig.service.pipeline._contents._known.clear()
+        (tree / "a").unlink()
+        await asyncio.gather(
+            rig.send(path, "look", cause="scan", found=found),
+            rig.send(path, "look", cause="hint", waited=True),
+        )
+        assert (await rig.row(path)).state == "gone"
+
+
 async def test_stop_while_it_is_read(engine: Open, tree: Path) -> None:
     """A stop does not wait for a large file to be read; the next start begins anew."""
     with (tree / "large").open("wb") as file:

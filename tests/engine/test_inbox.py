@@ -124,6 +124,17 @@ async def test_waited_counts_for_more() -> None:
     assert await inbox.take(9) == [waited]
 
 
+@pytest.mark.parametrize("hinted", ["before", "after"])
+async def test_what_a_scan_saw_is_no_answer_to_a_hint(hinted: str) -> None:
+    """A hint that meets what a scan has seen has the disk looked at: it is the later one."""
+    inbox = Inbox()
+    scanned = Trigger(key("a"), "look", "scan", seen=SEEN, found=SEEN)
+    both = [look("a"), scanned]
+    for trigger in both if hinted == "before" else reversed(both):
+        inbox.put(trigger)
+    assert await everything(inbox) == [look("a", "scan", SEEN)]
+
+
 async def test_bundles() -> None:
     """A bundle is taken whole, after everything else; it counts, and makes sources wait."""
     inbox = Inbox(limit=3)

@@ -339,6 +339,22 @@ async def test_a_scan_that_took_a_file_for_new(engine: Open) -> None:
         assert await rig.row(path) == row
 
 
+async def test_an_old_sight_of_a_file_that_has_a_row(engine: Open, tree: Path) -> None:
+    """What is to be adopted as a scan saw it, and has got a row since, is what it is now."""
+    async with engine(steps=0, existing="adopt") as rig:
+        (the_tree,) = rig.service.trees.values()
+        path = rig.write("a")
+        found = fingerprint((tree / "a").stat())
+        the_tree.adopt_before = found.ctime_ns // 1000 + 1
+        rig.write("a", "another content\n")
+        await rig.send(path, "look")
+        row = await rig.row(path)
+        assert row.state == "done"
+        rig.service.ledger._recent.clear()
+        assert await rig.send(path, "look", cause="scan", found=found) is None
+        assert await rig.row(path) == row
+
+
 async def test_start_at_another_version(engine: Open) -> None:
     """A start that was asked for at a version that is past is a no-op: no line, no place taken."""
     async with engine() as rig:
