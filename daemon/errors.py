@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 # Of these the machine has too few just now: it passes, and no file can be blamed for it.
 SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+# These last until somebody changes a mode or a name, of which a hint tells. Any other may pass.
+LASTING = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG})
 
 
 class TreewardenError(Exception):

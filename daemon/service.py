@@ -228,6 +228,7 @@ class Service:
 
     async def _finish_adoption(self, tree: Tree) -> None:
         """Once what the first scan found is on record, an old file is as new as any other."""
+        await self.inbox.unseen.over(tree.name)
         await self.inbox.idle()
         await self.ledger.insist("write", partial(self._store.mark_adopted, tree.name))
         tree.adopt_before = 0

@@ -51,7 +51,8 @@ class Look(Struct, frozen=True, gc=False):
 
     `kind`: `file`, `absent`, `directory`, `other` (a symlink, FIFO, socket or device), `elsewhere`
     (behind a symlink, so not of this tree) or `error` (the kernel would not say: `error` has its
-    words). `closed`: nobody has the file open for writing; None where that cannot be known.
+    words; `lasting`: it would say the same in a moment). `closed`: nobody has the file open for
+    writing; None where that cannot be known.
     `marked`: its `marker` is there, and was made for this content; None where it needs none. What
     was seen first is the marker: a file that is complete with it was complete when it was made.
     `quiet` and `closed` are judged only when asked for.
@@ -64,6 +65,7 @@ class Look(Struct, frozen=True, gc=False):
     error: str | None = None
     marked: bool | None = None
     marker: Fingerprint | None = None
+    lasting: bool = False
 
     @property
     def settled(self) -> bool:

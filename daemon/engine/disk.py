@@ -18,7 +18,7 @@ from daemon.core.settle import Look, is_quiet
 from daemon.engine.clock import now_us
 from daemon.engine.identity import RootId
 from daemon.engine.listing import ABSENT, numbers_of
-from daemon.errors import SHORTAGE
+from daemon.errors import LASTING, SHORTAGE
 
 # A file system that knows no leases says one of these; a file that is not ours says EACCES/EPERM.
 _NO_LEASE = frozenset({errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM})
@@ -64,7 +64,8 @@ def look_at(question: Question, folders: dict[bytes, bool] | None = None) -> Loo
     except OSError as error:
         if error.errno in ABSENT:
             return _absent(question.root)
-        return Look("error", error=f"{error.strerror} (lstat)")
+        lasting = error.errno in LASTING
+        return Look("error", error=f"{error.strerror} (lstat)", lasting=lasting)
     kind = _kind(st.st_mode)
     if kind != "file":
         return Look(kind)

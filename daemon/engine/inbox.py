@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from daemon.core.model import Key, Trigger
 from daemon.engine.barriers import Barrier, Traffic
+from daemon.engine.unseen import Unseen
 
 # What sources may pile up before they have to wait: a burst must not grow the daemon.
 LIMIT = 10_000
@@ -64,6 +65,7 @@ class Inbox:
         self.scanning = 0
         self._suspects: OrderedDict[Key, None] = OrderedDict()
         self._suspected = asyncio.Event()
+        self.unseen = Unseen(self.put, self.request_scan)
 
     def __len__(self) -> int:
         return len(self._facts) + len(self._looks) + self._bundled

@@ -41,7 +41,8 @@ class Listing:
     `new`: files without any row, as seen; `back`: files whose row says that they are gone;
     `changed`: names whose row shows something else; `missing`: rows without a file; `sparse`: the
     directories that have such rows. `aside`: files of which only the ctime is another, where a
-    watch goes by content. `unread`: directories that were left for another time, for what was found
+    watch goes by content. `unreadable`: what the kernel would not show, with the number of its
+    error. `unread`: directories that were left for another time, for what was found
     already takes enough memory, or time.
     """
 
@@ -56,7 +57,7 @@ class Listing:
         self.sparse: list[bytes] = []
         self.folders: list[bytes] = []
         self.others: list[bytes] = []
-        self.unreadable: list[tuple[bytes, str]] = []
+        self.unreadable: list[tuple[bytes, int]] = []
 
     @property
     def is_full(self) -> bool:
@@ -88,7 +89,7 @@ class Listing:
             except OSError as error:
                 if error.errno not in ABSENT:
                     # What cannot be listed keeps its rows as they are.
-                    self.unreadable.append((directory, error.strerror or str(error)))
+                    self.unreadable.append((directory, error.errno or 0))
 
     def miss(self, directory: bytes, rows: "Mapping[bytes, Known]") -> None:
         """Nothing is there that these rows would show."""
@@ -161,7 +162,7 @@ class Listing:
             return
         except OSError as error:
             rows.pop(entry.name, None)
-            self.unreadable.append((path, error.strerror or str(error)))
+            self.unreadable.append((path, error.errno or 0))
             return
         if stat.S_ISREG(st.st_mode):
             self.files += 1

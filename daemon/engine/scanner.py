@@ -5,6 +5,7 @@ renamed files have taken their rows along, what is missing.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -23,6 +24,7 @@ from daemon.engine.scanning import Counts, Differences, missing_in, vanished
 from daemon.engine.trees import Tree
 from daemon.engine.walking import Walk, read_rows, taken
 from daemon.engine.worker import Worker
+from daemon.errors import LASTING
 
 # Triggers that are put in before the loop is given to others.
 SLICE = 500
@@ -32,9 +34,8 @@ BUNDLE = 256
 SETTLE_SECONDS = 20.0
 # Paths that could not be read, in memory: past that no more are said.
 SAID = 1_000
-# Missing paths in memory.
+# Paths in memory that are missing; and those that could not be read.
 KEPT = 50_000
-
 
 Sight = tuple[str, int, int]
 
@@ -119,7 +120,7 @@ class Scanner:
         """
         if root != tree.root_id or not await self._is_rooted(tree):
             return False
-        return not await self._hides_any(counts.shut)
+        return counts.unreadable < KEPT and not await self._hides_any(counts.shut)
 
     async def _hides_any(self, shut: set[Key]) -> bool:
         """Whether files may be missing in what could not be read."""
@@ -272,11 +273,14 @@ class Scanner:
         reason = "a process that helps with large scans failed"
         self._journal.daemon("degraded", "warning", watch=tree.name, reason=reason, error=failure)
 
-    def _cannot_read(self, tree: Tree, path: bytes, error: str, counts: Counts) -> None:
+    def _cannot_read(self, tree: Tree, path: bytes, error: int, counts: Counts) -> None:
         """What cannot be listed or looked at keeps its rows as they are, and is said once."""
         counts.unreadable += 1
         key = Key(tree.name, path)
-        counts.shut.add(key)
+        if len(counts.shut) < KEPT:
+            counts.shut.add(key)
+        if error not in LASTING:
+            self._inbox.unseen.again(Trigger(key, "look", "scan"))
         if key in self._said or len(self._said) >= SAID:
             return
         self._said.add(key)
@@ -286,7 +290,7 @@ class Scanner:
             watch=tree.name,
             **path_fields("path", path),
             reason="a directory or a name in it cannot be read",
-            error=error,
+            error=os.strerror(error),
         )
 
 

@@ -40,14 +40,14 @@ class Differences(Struct):
     sparse: list[bytes] = field(default_factory=list)
     folders: list[bytes] = field(default_factory=list)
     others: list[bytes] = field(default_factory=list)
-    unreadable: list[tuple[bytes, str]] = field(default_factory=list)
+    unreadable: list[tuple[bytes, int]] = field(default_factory=list)
 
 
 class Counts(Struct):
     """What a scan saw, and how many of the files differed from their rows.
 
     `unannounced`: those of which no hint, and no scan before, had told yet. `shut`: what could not
-    be read.
+    be read, as far as that is kept.
     """
 
     directories: int = 0

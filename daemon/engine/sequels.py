@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from daemon.core.model import Refused, Transition
-from daemon.engine.clock import AlarmClock, now_us
+from daemon.engine.clock import AlarmClock
 from daemon.engine.conditions import Conditions
 from daemon.engine.dispatcher import Dispatcher
 from daemon.engine.inbox import Inbox
@@ -11,8 +11,6 @@ from daemon.engine.journal import Journal
 from daemon.engine.loops import Loops
 from daemon.engine.turns import Turn
 
-# A file that the kernel would not show is looked at again after so long.
-UNSEEN_US = 5_000_000
 # States in which no file is expected at the path: a folder may have come and gone there.
 _NOT_THERE = frozenset({"untracked", "gone"})
 
@@ -82,16 +80,22 @@ class Sequels:
     def unseen(self, turn: Turn) -> None:
         """The kernel would not say what is there, so nothing may be concluded."""
         self._say_failed(turn, turn.look.error or "")
-        if turn.row.due_at is not None:
-            self._alarms.set(turn.row, now_us() + UNSEEN_US, None)
+        if not turn.look.lasting:
+            self._look_again(turn)
 
     def failed(self, turn: Turn, error: Exception) -> None:
         """An error of ours ended this turn."""
         self._say_failed(turn, f"{type(error).__name__}: {error}")
+        self._look_again(turn)
 
     def refused(self, turn: Turn, refusal: Refused) -> None:
         """The life cycle did not allow it, or it came when the row had moved on."""
         self._journal.refused(turn.trigger, turn.row, refusal, self._attempt_id())
+
+    def _look_again(self, turn: Turn) -> None:
+        """Any other event has somebody who waits for what comes of it."""
+        if turn.trigger.event == "look":
+            self._inbox.unseen.again(turn.trigger)
 
     def _say_failed(self, turn: Turn, error: str) -> None:
         self._journal.failed(turn.trigger, turn.row, error, self._attempt_id())
