@@ -61,7 +61,7 @@ class Inbox:
         # By watch, the number of those that wait, and of those that were given out last.
         self._asked: dict[str, int] = {}
         self._given: dict[str, int] = {}
-        # How many scans run that were asked for.
+        # Above 0 while scans list, or are about to.
         self.scanning = 0
         self._suspects: OrderedDict[Key, None] = OrderedDict()
         self._suspected = asyncio.Event()
@@ -247,7 +247,15 @@ class Inbox:
 
     def begin_scan(self, watch: str) -> Callable[[], None]:
         """A scan of what `next_scans` has just given; call what is returned when it has listed."""
-        return self.traffic.begin(watch, self._given[watch])
+        listed = self.traffic.begin(watch, self._given[watch])
+        # One whose turn is still to come explains as much as one that has begun.
+        self.scanning += 1
+
+        def end() -> None:
+            self.scanning -= 1
+            listed()
+
+        return end
 
     def suspect(self, key: Key) -> None:
         """Nothing is at this path, and it has no row: it may have been a folder with rows below.

@@ -19,7 +19,7 @@ from daemon.engine.scanner import Scanner
 from daemon.engine.scanning import Counts
 from daemon.engine.trees import Tree
 from daemon.sources.reconciler import PARTS, Reconciler
-from tests.engine.conftest import Open, background
+from tests.engine.conftest import DEADLINE, Open, background
 
 
 class Scan:
@@ -284,6 +284,30 @@ async def test_parts_that_wait(engine: Open, tree: Path, monkeypatch: pytest.Mon
             await rig.state(rig.key("new/a"), ["ready"])
             calm.set()
             await rig.state(rig.key(f"{names[-1]}/a"), ["gone"])
+
+
+async def test_part_whose_turn_comes(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part that has to wait for its turn may explain what is missing: until then nothing may."""
+    monkeypatch.setattr("daemon.sources.reconciler.PARTS", 1)
+    put(tree, "first/a", "second/a")
+    async with engine() as rig:
+        scan, inbox = Scan(rig, monkeypatch), rig.service.inbox
+        scan.tree.room.clear()
+        async with background(scan.reconciler.run_requests()):
+            for name in ("first", "second"):
+                inbox.request_scan(rig.key(name), "hint")
+                for _ in range(3):  # so that each is a part of its own
+                    await asyncio.sleep(0)
+            while not inbox.scanning:  # noqa: ASYNC110 - no event tells of it
+                await asyncio.sleep(0)
+            scan.tree.room.set()
+            while not inbox.knows(rig.key("second/a")):
+                assert not inbox.calm
+                await asyncio.sleep(0)
+            await inbox.quiet_for(DEADLINE)
+            assert inbox.calm
 
 
 async def test_periodic(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
