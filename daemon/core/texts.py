@@ -14,8 +14,9 @@ def _second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
+@lru_cache(maxsize=8)
 def timestamp(at: int) -> str:
-    """RFC 3339, UTC, microseconds."""
+    """RFC 3339, UTC, microseconds. Of what is decided together many have the same."""
     seconds, micros = divmod(at, 1_000_000)
     return f"{_second(seconds)}.{micros:06d}Z"
 

@@ -5,22 +5,22 @@ What they share is bound once. What differs SQLite takes out of a text, and does
 interpreter lock: to bind a value takes 0.09 to 0.14 us with the lock, and a new file has 43.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import TypeAlias
 
 import msgspec
+from msgspec.structs import astuple
 
-from daemon.core.model import Record, Transition
+from daemon.core.model import Record, Row, Transition
 from daemon.store.queries import FILE_COLUMNS, RECORD_COLUMNS
-from daemon.store.rows import Values, record_values, row_values
+from daemon.store.rows import UNSEEN, Values, record_values, row_values
 from daemon.store.statements import SMALL, SQL, Statement
 
 Pair: TypeAlias = tuple[Transition, Record]
 
 # In the order of `insert_alike_files_if_new`.
-_OWN = "directory, name, size, mtime_ns, ctime_ns, ino, done, at, due_at, digest"
 _OF_FILES = (
     "watch, state, version, step, plan, attempt, failures, interruptions, dev, error, result, rank"
 )
@@ -29,21 +29,25 @@ _OF_TRANSITIONS = (
     "trigger, from_state, to_state, version, node, guard, cause, evidence, step, attempt, "
     "duration_ms, old_path, error, target"
 )
-_ATTEMPT = "attempt_id"
+# What may differ from one file to the next, beside the device that is a part of `seen`.
+_OWN_OF_ROW = frozenset({"id", "key", "seen", "done", "at", "due_at", "digest"})
+_OWN_OF_RECORD = frozenset({"seq", "file_id", "path", "attempt_id", "at", "size", "due_at"})
 
 
-def _places(names: str, columns: str, first: int = 0) -> list[int]:
-    return [first + columns.split(", ").index(name) for name in names.split(", ")]
+def _picked(names: str, columns: str) -> Callable[[Values], Values]:
+    """Values in the order of `names`, out of those in the order of `columns`."""
+    return itemgetter(*map(columns.split(", ").index, names.split(", ")))
 
 
-# Where they are in the values of a file and of its transition, together.
-_FILE, _BOTH = len(FILE_COLUMNS.split(", ")), len(f"{FILE_COLUMNS}, {RECORD_COLUMNS}".split(", "))
-_own_of = itemgetter(*_places(_OWN, FILE_COLUMNS))
-_attempt_of = itemgetter(*_places(_ATTEMPT, RECORD_COLUMNS, _FILE))
-# Behind them stand by how much each number differs from the place of its file: the same in a row.
-_SHARED = _places(_OF_FILES, FILE_COLUMNS) + _places(_OF_TRANSITIONS, RECORD_COLUMNS, _FILE)
-_shared_of = itemgetter(*_SHARED, _BOTH, _BOTH + 1)
-_SPLIT = len(_OF_FILES.split(", "))
+_files_of = _picked(_OF_FILES, FILE_COLUMNS)
+_transitions_of = _picked(_OF_TRANSITIONS, RECORD_COLUMNS)
+_ROW, _RECORD = Row.__struct_fields__, Record.__struct_fields__
+# All that two files must have in common. What is added to a row some day is a part of it.
+_common_of = itemgetter(
+    *(n for n, name in enumerate(_ROW) if name not in _OWN_OF_ROW),
+    *(n for n, name in enumerate(_RECORD, len(_ROW)) if name not in _OWN_OF_RECORD),
+    *range(len(_ROW) + len(_RECORD), len(_ROW) + len(_RECORD) + 3),
+)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -51,36 +55,58 @@ def for_runs(new: Sequence[Pair]) -> tuple[list[Statement], list[Pair]]:
     """For files of which many in a row are alike, and their transitions; and which are left."""
     said: list[Statement] = []
     left: list[Pair] = []
+    # Behind the device stands by how much each number differs from the place of its file: the same
+    # in a row.
     values = [
-        (*row_values(transition.after), *record_values(record), record.file_id - n, record.seq - n)
+        # Not unpacked, which takes 0.1 us more.
+        astuple(row := transition.after)
+        + astuple(record)
+        + (row.seen and row.seen.dev, record.file_id - n, record.seq - n)
         for n, (transition, record) in enumerate(new)
     ]
     at = 0
-    for shared, found in groupby(values, _shared_of):
-        run = list(found)
-        pairs = new[at : at + len(run)]
+    for _, found in groupby(map(_common_of, values)):
+        run = new[at : at + len(list(found))]
         at += len(run)
         text = _text(run) if len(run) > SMALL else None
         if text is None:
-            left += pairs
+            left += run
         else:
-            said += _inserts(pairs[0][1], shared[:-2], text, list(map(_attempt_of, run)))
+            said += _inserts(run, text)
     return said, left
 
 
-def _text(run: Sequence[Values]) -> str | None:
+def _text(run: Sequence[Pair]) -> str | None:
     """What is each file's own; None where a path is not UTF-8, and so in no JSON."""
     try:
-        own = [[path.decode(), name.decode(), *rest] for path, name, *rest in map(_own_of, run)]
+        return _encode([_own(transition.after) for transition, _ in run]).decode()
     except UnicodeDecodeError:
         return None
-    return _encode(own).decode()
 
 
-def _inserts(first: Record, shared: Values, text: str, attempts: list[str]) -> list[Statement]:
-    files = (first.file_id, *shared[:_SPLIT], text)
-    transitions = (first.seq, *shared[_SPLIT:], _encode(attempts).decode(), first.file_id)
+def _own(row: Row) -> Values:
+    directory, _, name = row.key.path.rpartition(b"/")
+    size, mtime_ns, ctime_ns, ino, _ = row.seen or UNSEEN
+    return (
+        directory.decode(),
+        name.decode(),
+        size,
+        mtime_ns,
+        ctime_ns,
+        ino,
+        row.done,
+        row.at,
+        row.due_at,
+        row.digest,
+    )
+
+
+def _inserts(run: Sequence[Pair], text: str) -> list[Statement]:
+    transition, first = run[0]
+    attempts = _encode([record.attempt_id for _, record in run]).decode()
+    files = (first.file_id, *_files_of(row_values(transition.after)), text)
+    transitions = (first.seq, *_transitions_of(record_values(first)), attempts, first.file_id)
     return [
-        Statement(SQL["insert_alike_files_if_new"], files, len(attempts)),
+        Statement(SQL["insert_alike_files_if_new"], files, len(run)),
         Statement(SQL["insert_transitions_of_new"], transitions),
     ]

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 from daemon.core.model import Fingerprint, Key, Record, Row, Transition
 
 Values: TypeAlias = tuple[Any, ...]
-_UNSEEN: Values = (None, None, None, None, None)
+UNSEEN: Values = (None, None, None, None, None)
 
 
 def row_values(row: Row) -> Values:
@@ -24,7 +24,7 @@ def row_values(row: Row) -> Values:
         row.attempt,
         row.failures,
         row.interruptions,
-        *(row.seen or _UNSEEN),
+        *(row.seen or UNSEEN),
         row.done,
         row.at,
         row.due_at,
