@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from msgspec.structs import replace
 
@@ -26,6 +26,8 @@ RECENT = 2_048
 # Nothing more is expected of a file in these for a while.
 _AT_REST = frozenset({"done", "gone"})
 Answer = TypeVar("Answer")
+# What is committed, and how it is told.
+Pair: TypeAlias = tuple[Transition, Record]
 
 
 class Ledger:
@@ -47,7 +49,7 @@ class Ledger:
         self._status = status
         self._file_id, self._seq = last
         self._journal = journal
-        self._commits: Batcher[Transition, Transition | None] = Batcher(self._commit, TOGETHER)
+        self._commits: Batcher[Pair, Transition | None] = Batcher(self._commit, TOGETHER)
         self._reads: Batcher[Key, Row | None] = Batcher(self._read)
         self._notes: Batcher[Row, None] = Batcher(self._note)
         self._recent: OrderedDict[Key, Row] = OrderedDict()
@@ -70,7 +72,9 @@ class Ledger:
         All of them are in one transaction. Any exception but a database that is away reaches
         whoever meets it also when nobody else's are in the transaction.
         """
-        return self._commits.ask(transitions)
+        # Numbered now, in the order in which they are written: the database's thread waits for less
+        # between two batches.
+        return self._commits.ask([self._number(transition) for transition in transitions])
 
     def note_ctime(self, row: Row) -> None:
         """The file shows this ctime now, and the content of its row as before.
@@ -171,8 +175,7 @@ class Ledger:
         await self.insist("write", lambda: self.store.note_ctimes(rows))
         return [None] * len(rows)
 
-    async def _commit(self, transitions: Sequence[Transition]) -> list[Transition | None]:
-        batch = [self._number(transition) for transition in transitions]
+    async def _commit(self, batch: Sequence[Pair]) -> list[Transition | None]:
         records = [record for _, record in batch]
         # While the database's thread waits for the disk this one would have nothing to do.
         lines: list[bytes | None] = []
@@ -184,7 +187,7 @@ class Ledger:
             )
         except BaseException:
             # It may have been written or not: what is in memory may be of the past.
-            for transition in transitions:
+            for transition, _ in batch:
                 self._recent.pop(transition.before.key, None)
             self._journal.doubtful()
             raise
@@ -209,7 +212,7 @@ class Ledger:
         if len(self._recent) > RECENT:
             self._recent.popitem(last=False)
 
-    def _number(self, transition: Transition) -> tuple[Transition, Record]:
+    def _number(self, transition: Transition) -> Pair:
         self._seq += 1
         if not transition.before.version:
             self._file_id += 1
