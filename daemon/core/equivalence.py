@@ -1,5 +1,7 @@
 """Is the compiled table the machine that was declared? Asks both, and lists where they differ.
 
+And is what is decided of many files at once what each would have been told alone?
+
 python-statemachine's own engine is the judge. Compared is not only where an event leads but which
 guards were asked, in which order. Pure, and seeded: the same answer every time.
 """
@@ -11,8 +13,10 @@ from itertools import product
 from types import SimpleNamespace
 from typing import NamedTuple, cast
 
+from msgspec.structs import replace
+
 from daemon.config_names import ON_DONE
-from daemon.core.decide import decide
+from daemon.core.decide import adopt_alike, decide
 from daemon.core.facts import Facts
 from daemon.core.lifecycle import EVENTS, STATES, TABLE, Edge, LifeCycle, choose
 from daemon.core.model import Event, Fingerprint, Key, Row, State, Transition, Trigger
@@ -56,7 +60,7 @@ class Witness:
 
 def differences(lives: int = 50, steps: int = 100, seed: int = 1) -> list[str]:
     """Every way found in which table and engine differ; empty when they are equal. 0.8 s."""
-    return [*every_outcome(), *random_lives(lives, steps, seed)]
+    return [*every_outcome(), *random_lives(lives, steps, seed), *adoptions(lives, seed)]
 
 
 def every_outcome() -> Iterator[str]:
@@ -75,6 +79,37 @@ def random_lives(lives: int, steps: int, seed: int) -> Iterator[str]:
     rand = random.Random(seed)  # noqa: S311 - repeatable, not secret
     for _ in range(lives):
         yield from _life(rand, steps)
+
+
+def adoptions(bundles: int, seed: int) -> Iterator[str]:
+    """Adopt new files together, and each alone, on real facts."""
+    rand = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    for _ in range(bundles):
+        evidence = replace(_some_facts(rand, Row(0, _KEY)), adopted=True, now=rand.randrange(2**50))
+        files = [
+            (
+                Key("equivalence", rand.randbytes(4)),
+                Fingerprint(*(rand.randrange(2**63) for _ in Fingerprint._fields)),
+                rand.randint(-2, 2),
+                f"a-{n}",
+            )
+            for n in range(9)
+        ]
+        alone = [_adopted(evidence, *each) for each in files]
+        together = [alone[0], *adopt_alike(alone[0], files[1:])]
+        for one, other in zip(together, alone, strict=True):
+            if one != other:
+                yield f"adopted together, {one}; alone, {other}"
+
+
+def _adopted(
+    evidence: Facts, key: Key, seen: Fingerprint, rank: int, attempt_id: str
+) -> Transition:
+    facts = replace(evidence, row=Row(0, key), seen=seen, rank=rank)
+    return cast(
+        "Transition",
+        decide(facts, "discover", Trigger(key, "look", "equivalence"), attempt_id, "node"),
+    )
 
 
 def _life(rand: random.Random, steps: int) -> Iterator[str]:

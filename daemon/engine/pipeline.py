@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from daemon.core.decide import OUTCOMES, decide
 from daemon.core.model import Event, Key, Refused, Transition, Trigger
+from daemon.engine.adopting import Adopter
 from daemon.engine.batching import Batcher
 from daemon.engine.clock import AlarmClock
 from daemon.engine.conditions import Conditions
@@ -68,6 +69,7 @@ class Pipeline:
         digests = self._contents.digests
         deliveries = Deliveries(journal, self._locks, self._evidence, digests, self._settle_all)
         self._conditions = Conditions(inbox, ledger, journal, self._patience, deliveries)
+        self._adopter = Adopter(node, trees, ledger, self._locks, self._attempt_id)
         self._moves = Moves(self._locks, inbox, self._patience, node, self._attempt_id)
         self._sequels = Sequels(
             inbox,
@@ -115,6 +117,14 @@ class Pipeline:
             return turn.result
 
     async def _finish(self, triggers: Sequence[Trigger]) -> None:
+        """What is new and adopted goes a straight way, and all that is left the general one."""
+        try:
+            if left := await self._adopter.adopt(triggers):
+                await self._finish_some(left)
+        finally:
+            self._inbox.finished_all(triggers)
+
+    async def _finish_some(self, triggers: Sequence[Trigger]) -> None:
         """Those whose path is free go together, the others each when it is their turn."""
         free, waiting = [], []
         for trigger in triggers:
@@ -123,11 +133,8 @@ class Pipeline:
                 waiting.append(self.handle(trigger))
             else:
                 free.append(Turn(trigger, slot, self._trees[trigger.key.watch]))
-        try:
-            together = self._finish_free(free)
-            await (asyncio.gather(together, *waiting) if waiting else together)
-        finally:
-            self._inbox.finished_all(triggers)
+        together = self._finish_free(free)
+        await (asyncio.gather(together, *waiting) if waiting else together)
 
     async def _finish_free(self, turns: Sequence[Turn]) -> None:
         try:
@@ -286,8 +293,7 @@ class Pipeline:
 def _needs_look(turn: Turn) -> bool:
     """What changed under a handler's hands is not to wait for a scan; a refusal may show more.
 
-    The look that a success was judged by came after the handler: if it showed nothing new, a
-    change is younger than that, and has its own hint. One look less is a hop to the disk less.
+    The look that judged a success came after the handler: what it did not show has its own hint.
     """
     if turn.trigger.event in OUTCOMES:
         seen_after = turn.trigger.event == "succeed" and turn.is_as_given
