@@ -16,7 +16,8 @@ class Batcher(Generic[Question, Answer]):
     """Collects what is asked while the last batch is being answered; that is the next batch.
 
     No timer is needed: one question alone is answered at once, a thousand in one go. What is asked
-    together is answered together. `at_once`: so many batches are being answered at a time.
+    together is answered together. `at_once`: so many batches are being answered at a time; where
+    they are `whole`, a further one is begun only when it is full, and so loses nothing by that.
     """
 
     def __init__(
@@ -24,11 +25,15 @@ class Batcher(Generic[Question, Answer]):
         answer: Callable[[Sequence[Question]], Awaitable[Sequence[Answer]]],
         limit: int = 1024,
         at_once: int = 1,
+        *,
+        whole: bool = False,
     ) -> None:
         self._answer = answer
         self._limit = limit
         self._at_once = at_once
+        self._whole = whole
         self._asked: deque[Group[Question, Answer]] = deque()
+        self._size = 0
         self._tasks: set[asyncio.Task[None]] = set()
         # A task is about to take what has been asked so far.
         self._starting = False
@@ -37,6 +42,7 @@ class Batcher(Generic[Question, Answer]):
         """Resolves to the answers in order, or to the exception that these questions met alone."""
         future: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
         self._asked.append((questions, future))
+        self._size += len(questions)
         if not self._starting:
             self._start()
         return future
@@ -47,15 +53,19 @@ class Batcher(Generic[Question, Answer]):
             await asyncio.wait(self._tasks)
 
     def _start(self) -> None:
-        if len(self._tasks) < self._at_once:
+        if len(self._tasks) < self._at_once and self._may_begin(len(self._tasks)):
             self._starting = True
             task = asyncio.get_running_loop().create_task(self._work())
             self._tasks.add(task)
 
+    def _may_begin(self, others: int) -> bool:
+        """Whether to begin a batch beside so many others."""
+        return not others or not self._whole or self._size >= self._limit
+
     async def _work(self) -> None:
         self._starting = False
         try:
-            while self._asked:
+            while self._asked and self._may_begin(len(self._tasks) - 1):
                 groups = self._take()
                 if self._asked:
                     self._start()
@@ -71,6 +81,7 @@ class Batcher(Generic[Question, Answer]):
         size = len(groups[0][0])
         while self._asked and (size := size + len(self._asked[0][0])) <= self._limit:
             groups.append(self._asked.popleft())
+        self._size -= sum(len(questions) for questions, _ in groups)
         return groups
 
     async def _resolve(self, groups: list["Group[Question, Answer]"]) -> None:

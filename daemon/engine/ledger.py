@@ -49,7 +49,11 @@ class Ledger:
         self._status = status
         self._file_id, self._seq = last
         self._journal = journal
-        self._commits: Batcher[Pair, Transition | None] = Batcher(self._commit, TOGETHER)
+        self._commits: Batcher[Pair, Transition | None] = Batcher(
+            self._commit, TOGETHER, at_once=2, whole=True
+        )
+        # Batches are written one after another; a full one is made ready while the last is written.
+        self._writing = asyncio.Lock()
         self._reads: Batcher[Key, Row | None] = Batcher(self._read)
         self._notes: Batcher[Row, None] = Batcher(self._note)
         self._recent: OrderedDict[Key, Row] = OrderedDict()
@@ -175,14 +179,25 @@ class Ledger:
         await self.insist("write", lambda: self.store.note_ctimes(rows))
         return [None] * len(rows)
 
-    async def _commit(self, batch: Sequence[Pair]) -> list[Transition | None]:
-        records = [record for _, record in batch]
+    async def _commit(self, pairs: Sequence[Pair]) -> list[Transition | None]:
+        batch = self.store.compose(pairs)
+        records = [record for _, record in pairs]
         # While the database's thread waits for the disk this one would have nothing to do.
         lines: list[bytes | None] = []
         asyncio.get_running_loop().call_soon(lambda: lines.append(self._journal.render(records)))
+        async with self._writing:
+            won = await self._write(batch)
+            if all(won):
+                self._journal.committed(records, lines[0] if lines else None)
+            else:
+                self._journal.committed([each for each, ok in zip(records, won, strict=True) if ok])
+        self.committed += sum(won)
+        return [self._outcome(pair[0], ok) for pair, ok in zip(pairs, won, strict=True)]
+
+    async def _write(self, batch: Sequence[Pair]) -> list[bool]:
         try:
             # A batch that was written though its writer was told otherwise wins on the next try.
-            won = await self.insist(
+            return await self.insist(
                 "write", lambda: self.store.apply(batch, self._journal.position)
             )
         except BaseException:
@@ -191,12 +206,6 @@ class Ledger:
                 self._recent.pop(transition.before.key, None)
             self._journal.doubtful()
             raise
-        if all(won):
-            self._journal.committed(records, lines[0] if lines else None)
-        else:
-            self._journal.committed([each for each, ok in zip(records, won, strict=True) if ok])
-        self.committed += sum(won)
-        return [self._outcome(pair[0], ok) for pair, ok in zip(batch, won, strict=True)]
 
     def _outcome(self, transition: Transition, won: bool) -> Transition | None:  # noqa: FBT001 - a fact
         before, after = transition.before, transition.after

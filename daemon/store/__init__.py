@@ -98,6 +98,12 @@ class Store(Protocol):
         """The highest file id and transition seq."""
         ...
 
+    def compose(
+        self, batch: Sequence[tuple[Transition, Record]]
+    ) -> Sequence[tuple[Transition, Record]]:
+        """The same for `apply`, with all done that can be done before its turn has come."""
+        ...
+
     async def apply(self, batch: Sequence[tuple[Transition, Record]], journaled: int) -> list[bool]:
         """Commit a batch in one durable transaction; True for each one that won its race.
 

@@ -69,6 +69,10 @@ class SqliteStore:
         ((file_id, seq, journaled),) = await self._read("select_last_ids")
         return LastIds(file_id, max(seq, journaled))
 
+    def compose(self, batch: Sequence[tuple[Transition, Record]]) -> Batch:
+        """See `Store`."""
+        return make_ready(batch)
+
     async def apply(self, batch: Sequence[tuple[Transition, Record]], journaled: int) -> list[bool]:
         """See `Store`."""
         return await self._change(partial(self._apply, make_ready(batch), journaled))

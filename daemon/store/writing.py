@@ -8,7 +8,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from daemon.core.model import Row, Transition
 from daemon.store.new_files import Pair, for_runs
@@ -21,17 +21,24 @@ Place: TypeAlias = tuple[str, str, str | None]
 _AT_A_STEP = frozenset({"ready", "processing"})
 
 
-class Batch(NamedTuple):
-    """A batch made ready: what is said to SQLite, in this order, if nobody loses a race."""
+class Batch(list[Pair]):
+    """A batch made ready.
 
-    pairs: Sequence[Pair]
+    What is said to SQLite, if nobody loses a race: the `changes` and then what `follows` from them.
+    """
+
     changes: list[Statement]
     follows: list[Statement]
 
 
 def make_ready(pairs: Sequence[Pair]) -> Batch:
-    """Say it in few statements."""
-    return Batch(pairs, _changes(pairs), _renames(pairs) + _counts(pairs))
+    """Say it in few statements, unless that is done."""
+    if isinstance(pairs, Batch):
+        return pairs
+    batch = Batch(pairs)
+    batch.changes = _changes(pairs)
+    batch.follows = _renames(pairs) + _counts(pairs)
+    return batch
 
 
 def apply(db: sqlite3.Connection, batch: Batch, journaled: int) -> list[bool]:
@@ -39,18 +46,18 @@ def apply(db: sqlite3.Connection, batch: Batch, journaled: int) -> list[bool]:
 
     See `Store.apply`. Leaves no transaction open, whatever happens.
     """
-    pairs, follows = batch.pairs, batch.follows
+    follows = batch.follows
     with transaction(db):
-        written = [run(db, batch.changes)] * len(pairs)
+        written = [run(db, batch.changes)] * len(batch)
         if not all(written):
             db.execute("ROLLBACK")
             db.execute("BEGIN IMMEDIATE")
-            written = [run(db, _changes([pair])) for pair in pairs]
-            won = [pair for pair, ok in zip(pairs, written, strict=True) if ok]
+            written = [run(db, _changes([pair])) for pair in batch]
+            won = [pair for pair, ok in zip(batch, written, strict=True) if ok]
             follows = _renames(won) + _counts(won)
         run(db, follows)
         run(db, [Statement(SQL["advance_journal"], (journaled, journaled))])
-        return [ok or _is_there(db, t) for (t, _), ok in zip(pairs, written, strict=True)]
+        return [ok or _is_there(db, t) for (t, _), ok in zip(batch, written, strict=True)]
 
 
 def note_ctimes(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
