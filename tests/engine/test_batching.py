@@ -126,3 +126,21 @@ async def test_several_batches_at_once() -> None:
     assert await asyncio.gather(*futures) == [number**2 for number in range(6)]
     assert oracle.batches[2:] == [[4, 5]]
     await batcher.close()
+
+
+async def test_whole_batches() -> None:
+    """Beside another a batch is begun only when it is full; what is left waits for both to end."""
+    oracle = Oracle()
+    batcher = Batcher(oracle.answer, limit=3, at_once=2, whole=True)
+    futures = []
+    begun = []
+    for number in range(8):
+        futures.append(only(batcher.ask([number])))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        begun.append(len(oracle.batches))
+    assert begun == [1, 1, 1, 2, 2, 2, 2, 2]
+    oracle.may.set()
+    assert await asyncio.gather(*futures) == [number**2 for number in range(8)]
+    assert oracle.batches == [[0], [1, 2, 3], [4, 5, 6], [7]]
+    await batcher.close()

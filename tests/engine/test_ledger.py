@@ -19,6 +19,8 @@ from daemon.errors import StoreUnavailable
 from daemon.store import Store
 from tests.engine.conftest import DEADLINE, born, commit, key, row_of, step_on, valid_lines
 
+Batch = Sequence[tuple[Transition, Record]]
+
 
 class Watched:
     """The real store, with a gate before each commit and errors before and after it."""
@@ -37,7 +39,7 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def apply(self, batch: Sequence[tuple[Transition, Record]], journaled: int) -> list[bool]:
+    async def apply(self, batch: Batch, journaled: int) -> list[bool]:
         self.sizes.append(len(batch))
         self.came.set()
         await self.gate.wait()
@@ -86,6 +88,41 @@ async def test_group_commit(ledger: Ledger, watched: Watched) -> None:
     rows = await asyncio.gather(*futures)
     assert watched.sizes == [1, 1_000]
     assert [row.id for row in rows if row] == list(range(1, 1_002))
+
+
+async def test_full_batch_is_made_ready_early(
+    watched: Watched, journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A full batch is composed while the last is written, and written only when that is over.
+
+    So it is when the first has to be tried again: rows and lines come in the order of asking.
+    """
+    monkeypatch.setattr("daemon.engine.ledger.TOGETHER", 4)
+    ledger = Ledger(cast("Store", watched), await watched.last_ids(), journal)
+    composed: list[int] = []
+    real = watched._store.compose
+
+    def compose(batch: Batch) -> Batch:
+        composed.append(len(batch))
+        return real(batch)
+
+    monkeypatch.setattr(watched._store, "compose", compose)
+    watched.before.extend([away(), away()])
+    watched.gate.clear()
+    futures = [commit(ledger, born("0"))]
+    await watched.came.wait()
+    futures += [commit(ledger, born(f"{number}")) for number in range(1, 7)]
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert (composed, watched.sizes) == ([1, 4], [1])
+    watched.gate.set()
+    rows = await asyncio.gather(*futures)
+    assert watched.sizes == [1, 1, 1, 4, 2]
+    assert [row.id for row in rows if row] == list(range(1, 8))
+    assert [record.path for record in await watched.owed(0, 9)] == [b"%d" % n for n in range(7)]
+    await events(journal, tmp_path / "log")
+    said = [line["path"] for line in valid_lines(tmp_path / "log") if "path" in line]
+    assert said == [str(number) for number in range(7)]
 
 
 async def test_resolves_after_commit_only(ledger: Ledger, tmp_path: Path) -> None:
