@@ -66,19 +66,13 @@ class Pipeline:
         self._attempts = count(1)
         self._contents = Contents(inbox, journal, self._attempt_id)
         self._evidence = Evidence(trees, ledger, self._contents)
-        digests = self._contents.digests
+        digests, loops = self._contents.digests, self._evidence.loops
         deliveries = Deliveries(journal, self._locks, self._evidence, digests, self._settle_all)
         self._conditions = Conditions(inbox, ledger, journal, self._patience, deliveries)
         self._adopter = Adopter(node, trees, ledger, self._locks, self._attempt_id)
         self._moves = Moves(self._locks, inbox, self._patience, node, self._attempt_id)
         self._sequels = Sequels(
-            inbox,
-            journal,
-            dispatcher,
-            alarms,
-            self._conditions,
-            self._evidence.loops,
-            self._attempt_id,
+            inbox, journal, dispatcher, alarms, self._conditions, loops, self._attempt_id
         )
 
     async def run(self) -> None:

@@ -4,11 +4,13 @@ from itertools import product
 from typing import Any, get_args
 
 import pytest
+from msgspec.structs import replace
 from statemachine import State as Node
 from statemachine import StateMachine
 
 from daemon.core import lifecycle
-from daemon.core.equivalence import differences, every_outcome, random_lives
+from daemon.core.decide import adopt_alike
+from daemon.core.equivalence import adoptions, differences, every_outcome, random_lives
 from daemon.core.facts import Facts
 from daemon.core.lifecycle import (
     EVENTS,
@@ -20,7 +22,7 @@ from daemon.core.lifecycle import (
     _compile,
     choose,
 )
-from daemon.core.model import Event, Fingerprint, Key, Row, State
+from daemon.core.model import Event, Fingerprint, Key, Row, State, Transition
 
 SEEN = Fingerprint(1, 1, 1, 1, 1)
 UNDONE: tuple[State, ...] = ("settling", "ready", "failed", "done")
@@ -203,3 +205,17 @@ def test_a_difference_is_found(
     monkeypatch.setitem(TABLE, key, edges)
     assert any(f"{key[1]} in state {key[0]}" in text for text in every_outcome())
     assert list(random_lives(lives=50, steps=100, seed=1))
+
+
+@pytest.mark.parametrize("field", ["done", "rank", "seen", "at"])
+def test_an_adoption_that_differs_is_found(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So is what is decided of files together, if it is not what each is told alone."""
+
+    def tampered(*given: Any) -> list[Transition]:
+        together = adopt_alike(*given)
+        other = replace(together[-1].after, **{field: None})
+        return [*together[:-1], replace(together[-1], after=other)]
+
+    assert list(adoptions(bundles=1, seed=1)) == []
+    monkeypatch.setattr("daemon.core.equivalence.adopt_alike", tampered)
+    assert len(list(adoptions(bundles=1, seed=1))) == 1
