@@ -1,11 +1,9 @@
 """Secrets and certificates: safe ones alone are used, the right server gets them, none is told."""
 
 import os
-import resource
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from daemon.errors import ConfigError
 from daemon.handlers.http_answer import READ_BYTES
 from daemon.handlers.secrets import LONGEST, Key, read_key
 from tests.contract.posts import Answer, Line, Post, answering, job_of, response, sending, serving
+from tests.unit import shortage
 
 FILE = Path("/srv/incoming/a.csv")
 TOKEN = "tok/en-0123456789"  # noqa: S105 - the one that is planted
@@ -291,20 +290,6 @@ async def test_bad_certificates(authority: Authority, tmp_path: Path, broken: st
     assert problem.file in {str(bad), str(cert)}
 
 
-@contextmanager
-def _no_descriptors_left() -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = max(int(fd) for fd in os.listdir("/proc/self/fd"))  # noqa: PTH208 - numbers
-    spare = [os.dup(0) for _ in range(used + 1 - len(os.listdir("/proc/self/fd")))]  # noqa: PTH208
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-        for fd in spare:
-            os.close(fd)
-
-
 @pytest.mark.parametrize("body", ["event", "file"])
 async def test_no_descriptor(tmp_path: Path, body: Any) -> None:
     """Without a descriptor for the connection, or for the file, it is put off."""
@@ -312,7 +297,7 @@ async def test_no_descriptor(tmp_path: Path, body: Any) -> None:
     path.write_bytes(b"x")
     async with serving(answering(204)) as posts, sending(posts, body=body) as handler:
         job = job_of(path)
-        with _no_descriptors_left():
+        with shortage.of_descriptors():
             outcome = await handler.run(job)
     assert outcome.verdict == "defer"
     assert "Too many open files" in (outcome.error or "")

@@ -1,5 +1,6 @@
 """What a machine that is short of something does to a process, without harm to the machine."""
 
+import os
 import resource
 import threading
 from collections.abc import Iterator
@@ -20,8 +21,11 @@ def of_threads() -> Iterator[None]:
 
 
 @contextmanager
-def of_descriptors(limit: int) -> Iterator[None]:
-    """None can be opened whose number is not below the limit."""
+def of_descriptors(limit: int | None = None) -> Iterator[None]:
+    """None can be opened whose number is not below the limit; without one, none at all."""
+    if limit is None:
+        limit = os.dup(0)  # the lowest one that is free
+        os.close(limit)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
     try:
