@@ -63,7 +63,7 @@ class Launcher:
         self._spawner: Spawner | None = None
         if self._options == {"cwd": None} and "PATH" not in step.env:
             with suppress(NotImplementedError):
-                self._spawner = Spawner(_IGNORED_BY_US)
+                self._spawner = Spawner(_IGNORED_BY_US, self._inherited)
         _seal()
         self._program_varies = program_varies
 
@@ -89,12 +89,11 @@ class Launcher:
             OSError, ValueError: it cannot be started; `judge` tells what that means.
         """
         argv = [*self._prefix, *argv]
-        environment = self._inherited | variables
         if self._spawner is None:
-            pid = self._fork(argv, environment, streams)
+            pid = self._fork(argv, self._inherited | variables, streams)
         else:
             fds = (streams.stdin, streams.stdout, streams.stderr)
-            pid = self._spawner.spawn(argv, environment, fds)
+            pid = self._spawner.spawn(argv, variables, fds)
         if self._nice:
             # The whole group: what the program has started meanwhile is of it. `check` says
             # where a priority is not ours to give.
