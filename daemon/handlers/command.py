@@ -84,7 +84,10 @@ class CommandHandler:
         mark = self._record.begin(first.file.watch, first.step, alone)
         start = self._begin(jobs, streams, mark)
         try:
-            running = self._watch_over(await self._process(jobs, start), streams)
+            pid = await self._process(jobs, start)
+            # Read once: a thread may still find out.
+            ended = start.ended
+            running = self._watch_over(pid, streams, ended=ended)
             if start.cancelled:
                 running.push()
             status = await running.end()
@@ -116,10 +119,11 @@ class CommandHandler:
         except Exception as error:  # whatever kept it from starting, `judge` says whose fault it is
             raise CannotBegin(*self._launcher.judge(program, error)) from error
 
-    def _watch_over(self, pid: int, streams: Streams) -> Running:
+    def _watch_over(self, pid: int, streams: Streams, *, ended: bool) -> Running:
+        timeout, kill_after = self._step.timeout, self._step.kill_after
         try:
-            streams.hand_over()
-            return Running(pid, timeout=self._step.timeout, kill_after=self._step.kill_after)
+            streams.hand_over(ended=ended)
+            return Running(pid, timeout=timeout, kill_after=kill_after, ended=ended)
         except (OSError, RuntimeError) as error:  # no memory, or no thread to wait for it in
             end_at_once(pid)
             raise CannotBegin("defer", f"cannot watch over the program: {error}") from error

@@ -28,14 +28,16 @@ class Pipe:
         self._kept = kept
         self._first = first
         self._fd, self.inlet = pipe(outlives=outlives)
-        os.set_blocking(self._fd, False)
+        self._listens = False
         self._bytes = bytearray()
         self._closed = asyncio.Event()
 
     def open(self) -> None:
         """The program has its end of it, and ours of that is closed."""
         self.close_inlet()
+        os.set_blocking(self._fd, False)
         self._loop.add_reader(self._fd, self._read)
+        self._listens = True
 
     def forget(self) -> None:
         """What was kept so far is about something else."""
@@ -43,6 +45,8 @@ class Pipe:
 
     async def end(self) -> bytes:
         """What was kept, once everybody has closed the pipe, or a moment after now."""
+        if self._fd >= 0 and not self._listens:
+            self.open()
         self._read()
         if not self._closed.is_set():
             with suppress(TimeoutError):
@@ -61,7 +65,8 @@ class Pipe:
         self.close_inlet()
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            self._loop.remove_reader(fd)
+            if self._listens:
+                self._loop.remove_reader(fd)
             os.close(fd)
         self._closed.set()
 
@@ -86,13 +91,20 @@ class Running:
     """A process and its group. Every reason to end it is a push: the first TERM, the next KILL.
 
     `timeout` may be endless. `with_group`: what it has started ends with it, pushed or not.
+    `ended`: it is over already, which nobody has waited for.
 
     Raises:
         OSError, RuntimeError: the machine has nothing left to wait for it with; see `end_at_once`.
     """
 
     def __init__(
-        self, pid: int, *, timeout: float, kill_after: float, with_group: bool = False
+        self,
+        pid: int,
+        *,
+        timeout: float,
+        kill_after: float,
+        with_group: bool = False,
+        ended: bool = False,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.pid = pid
@@ -102,12 +114,17 @@ class Running:
         self.pushes = 0
         self._over = asyncio.Event()
         self.timed_out = False
-        _on_exit(self._loop, pid, self._exited)
-        # After what may fail: it would signal a number that is somebody else's by then.
-        self._alarm = self._loop.call_later(timeout, self._expire)
+        self._ended = ended
+        self._alarm: asyncio.TimerHandle | None = None
+        if not ended:
+            _on_exit(self._loop, pid, self._exited)
+            # After what may fail: it would signal a number that is somebody else's by then.
+            self._alarm = self._loop.call_later(timeout, self._expire)
 
     async def end(self) -> int:
         """The exit status, or minus the signal. Cancelling asks for the end, and then forces it."""
+        if self._ended:
+            self._exited()
         cancelled: asyncio.CancelledError | None = None
         while not self._over.is_set():
             try:
@@ -124,7 +141,7 @@ class Running:
         if self._over.is_set():
             return
         self.pushes += 1
-        self._alarm.cancel()
+        self._calm()
         if self.pushes == 1:
             self._signal(signal.SIGTERM)
             self._alarm = self._loop.call_later(self._kill_after, self.push)
@@ -136,7 +153,7 @@ class Running:
         self.push()
 
     def _exited(self) -> None:
-        self._alarm.cancel()
+        self._calm()
         if self.pushes or self._with_group:
             # Whoever of the group is still there outlived its leader, or the TERM. The leader,
             # which nobody has waited for, still keeps the number from being another group's.
@@ -146,6 +163,10 @@ class Running:
         except ChildProcessError:  # a function in this process waits for whichever child ends
             self._status = _UNKNOWN
         self._over.set()
+
+    def _calm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     def _signal(self, number: signal.Signals) -> None:
         # The group may hold only programs that became another user's.

@@ -79,11 +79,16 @@ class Streams:
             self.answer = Pipe(RESULT_BYTES + 1, first=True, outlives=self._outlives)
             self.stdout = self.answer.inlet
 
-    def hand_over(self) -> None:
-        """The program has them: ours are closed, and what it says is read."""
+    def hand_over(self, *, ended: bool) -> None:
+        """The program has them: ours are closed, and what it says is read.
+
+        Where it has `ended` what it said is in the pipes, and is read when it is asked for.
+        """
         self._close_files()
         for pipe in (self._said, self.answer):
-            if pipe is not None:
+            if pipe is not None and ended:
+                pipe.close_inlet()
+            elif pipe is not None:
                 pipe.open()
 
     async def last_words(self) -> bytes:

@@ -87,6 +87,23 @@ async def test_what_came_before_one_that_hangs(starter: Starter, loading: Loadin
     assert not [start for start in hanging if start.pid.done()]
 
 
+async def test_over_by_then(starter: Starter, loading: Loading) -> None:
+    """It is known which programs are over by the time they are told of; nobody waited for them."""
+
+    def brief() -> int:
+        pid = os.posix_spawn("/bin/true", ["true"], {}, setsid=True)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return pid
+
+    loading.go_on.set()
+    starts = [starter.start(call) for call in (brief, loading) * 20]
+    for start in starts:
+        pid = await start.process(LONG, LONG)
+        assert start.ended == (pid not in loading.pids)
+        waited_for, _ = os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it does not block
+        assert waited_for == (pid if start.ended else 0)
+
+
 async def test_why_there_is_none(starter: Starter) -> None:
     """What keeps a program from starting reaches whoever asked for it."""
 
@@ -209,9 +226,11 @@ async def test_cancelled_for_good(starter: Starter, loading: Loading, grace: flo
 
 
 async def test_closed(starter: Starter) -> None:
-    """Once it is closed its threads are gone, however many had begun."""
+    """Once it is closed its threads are gone, however many had begun, and all is told of."""
     assert await starter.start(lambda: 7).process(LONG, LONG) == 7
+    starts = [starter.start(lambda: 8) for _ in range(9)]
     await starter.close()
+    assert [start.pid.result() for start in starts] == [8] * 9
     assert not [thread for thread in threading.enumerate() if thread.name == "start-test"]
 
 
