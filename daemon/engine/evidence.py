@@ -40,7 +40,8 @@ class Evidence:
         """Complete the turns; those are left out whose row is not the one that was meant."""
         current = await self._load(turns)
         # What is adopted as it was found stands where it stood before the watch began, for a rename
-        # sets ctime; and an insert follows.
+        # sets ctime. That of a folder does not, and its files are not taken as found. An insert
+        # follows.
         asked = await self._look(current)
         await self._find_origins(asked)
         await self._make_sure(asked)

@@ -91,7 +91,7 @@ class Scanner:
 
         `listed` is called when all that is new has been told of, and only what is missing is left.
         """
-        counts, root, sight = Counts(), tree.root_id, _sight(tree)
+        counts, root, sight = Counts(b"" in tops), tree.root_id, _sight(tree)
         self._inbox.scanning += 1
         told = self._inbox.begin(tree.name)
         try:
@@ -166,9 +166,9 @@ class Scanner:
     ) -> None:
         """What a scan finds new is by far the most, and nobody else speaks of most of it."""
         await tree.room.wait()
-        name, awaited = tree.name, self._inbox.awaits
+        name, awaited, as_found = tree.name, self._inbox.awaits, counts.stand_as_found(tree)
         looks = [
-            Trigger(key, "look", "scan", found=seen)
+            Trigger(key, "look", "scan", found=seen if as_found else None)
             for path, seen in new
             if not awaited(key := Key(name, path))
         ]

@@ -46,10 +46,11 @@ class Differences(Struct):
 class Counts(Struct):
     """What a scan saw, and how many of the files differed from their rows.
 
-    `unannounced`: those of which no hint, and no scan before, had told yet. `shut`: what could not
-    be read, as far as that is kept.
+    `whole`: it was one of a tree, and not of parts of it. `unannounced`: those of which no hint,
+    and no scan before, had told yet. `shut`: what could not be read.
     """
 
+    whole: bool = False
     directories: int = 0
     files: int = 0
     new: int = 0
@@ -63,6 +64,14 @@ class Counts(Struct):
     def found(self) -> int:
         """How many files differed from their rows."""
         return self.new + self.changed + self.missing
+
+    def stand_as_found(self, tree: Tree) -> bool:
+        """Whether new files need no look before they are on record.
+
+        While a tree is adopted those do that a part of it shows. It is scanned for a folder that is
+        new, and that may have been renamed: its files have rows then, and a ctime of before.
+        """
+        return self.whole or not tree.adopt_before
 
 
 def compare_directories(

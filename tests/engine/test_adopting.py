@@ -183,3 +183,23 @@ async def test_not_plain(engine: Open, judged: list[Turn], watch: dict[str, Any]
         await adopt(rig, looks := found(rig, "d", ["a", "b"]))
         assert [(await rig.state(look.key, ["done"])).state for look in looks] == ["done"] * 2
         assert judged == []
+
+
+async def test_renamed_folder(engine: Open) -> None:
+    """While a tree is adopted, too, the files of a folder that is renamed keep their rows."""
+    async with engine() as rig:
+        looks = found(rig, "old")
+        await adopt(rig, looks)
+        tree, scanner = rig.service.trees["incoming"], rig.service.scanner
+        before = {(await rig.row(look.key)).id for look in looks}
+        root = Path(os.fsdecode(tree.root))
+        (root / "old").rename(root / "new")
+        assert tree.adopt_before
+        await scanner.scan(tree, [b"new"])
+        await rig.service.inbox.idle()
+        moved = [key(look.key.path.replace(b"old", b"new", 1)) for look in looks]
+        assert {(await rig.row(each)).id for each in moved} == before
+        assert {line["event"] for line in await rig.lines() if "path" in line} == {
+            "discover",
+            "move",
+        }

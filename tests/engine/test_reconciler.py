@@ -96,7 +96,7 @@ async def test_unchanged_files(engine: Open, tree: Path, monkeypatch: pytest.Mon
         scan = Scan(rig, monkeypatch)
         await scan.run()
         before = await rig.store.last_ids(), len(await rig.lines())
-        assert await scan.run() == Counts(directories=3, files=3)
+        assert await scan.run() == Counts(whole=True, directories=3, files=3)
         assert scan.found == []
         assert (await rig.store.last_ids(), len(await rig.lines())) == before
         await scan.reconciler.reconcile(scan.tree, "period")
@@ -229,7 +229,7 @@ async def test_root_that_is_away(
             tree.mkdir()
         if instead == "unknown from the start":
             scan.tree.root_id = None
-        assert await scan.run() == Counts()
+        assert await scan.run() == Counts(whole=True)
         assert scan.found == []
 
 
@@ -434,7 +434,7 @@ async def test_more_than_fits(engine: Open, tree: Path, monkeypatch: pytest.Monk
     async with engine() as rig:
         scan = Scan(rig, monkeypatch)
         assert (await scan.run()).new == 24
-        assert await scan.run() == Counts(directories=7, files=24)
+        assert await scan.run() == Counts(whole=True, directories=7, files=24)
 
 
 async def test_suspects(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
