@@ -49,7 +49,7 @@ class Ledger:
         self._status = status
         self._file_id, self._seq = last
         self._journal = journal
-        self._commits: Batcher[Pair, Transition | None] = Batcher(
+        self._commits: Batcher[Transition, Transition | None] = Batcher(
             self._commit, TOGETHER, at_once=2, whole=True
         )
         # Batches are written one after another; a full one is made ready while the last is written.
@@ -76,9 +76,7 @@ class Ledger:
         All of them are in one transaction. Any exception but a database that is away reaches
         whoever meets it also when nobody else's are in the transaction.
         """
-        # Numbered now, in the order in which they are written: the database's thread waits for less
-        # between two batches.
-        return self._commits.ask([self._number(transition) for transition in transitions])
+        return self._commits.ask(transitions)
 
     def note_ctime(self, row: Row) -> None:
         """The file shows this ctime now, and the content of its row as before.
@@ -179,7 +177,9 @@ class Ledger:
         await self.insist("write", lambda: self.store.note_ctimes(rows))
         return [None] * len(rows)
 
-    async def _commit(self, pairs: Sequence[Pair]) -> list[Transition | None]:
+    async def _commit(self, transitions: Sequence[Transition]) -> list[Transition | None]:
+        # Numbered in the order in which they get the lock: what is tried again is so anew.
+        pairs = [self._number(transition) for transition in transitions]
         batch = self.store.compose(pairs)
         records = [record for _, record in pairs]
         # While the database's thread waits for the disk this one would have nothing to do.
