@@ -125,6 +125,27 @@ async def test_full_batch_is_made_ready_early(
     assert said == [str(number) for number in range(7)]
 
 
+async def test_a_later_batch_overtakes_one_that_is_tried_again(
+    watched: Watched, journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What met an error beside others is numbered anew: the log, which goes by number, has it."""
+    monkeypatch.setattr("daemon.engine.ledger.TOGETHER", 2)
+    ledger = Ledger(cast("Store", watched), await watched.last_ids(), journal)
+    watched.before.append(ZeroDivisionError())
+    watched.gate.clear()
+    futures = [commit(ledger, born(f"{number}")) for number in range(2)]
+    await watched.came.wait()
+    futures += [commit(ledger, born(f"{number}")) for number in range(2, 4)]
+    for _ in range(100):
+        await asyncio.sleep(0)
+    watched.gate.set()
+    await asyncio.gather(*futures)
+    assert watched.sizes == [2, 2, 1, 1]
+    await events(journal, tmp_path / "log")
+    said = [line["path"] for line in valid_lines(tmp_path / "log") if "path" in line]
+    assert said == ["2", "3", "0", "1"]
+
+
 async def test_resolves_after_commit_only(ledger: Ledger, tmp_path: Path) -> None:
     """In the moment a future resolves, its row is visible on another connection."""
     seen = []
