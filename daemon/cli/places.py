@@ -78,7 +78,8 @@ def keys_of(place: Place, watches: Iterable[str], path: str) -> list[Key]:
     if path.startswith("/"):
         return _keys_at(place, watches, path)
     below = os.fsencode(os.path.normpath(path))
-    found = [Key(watch, below) for watch in watches]
+    # What leads upwards starts at no watch.
+    found = [] if below.startswith(b"../") else [Key(watch, below) for watch in watches]
     with suppress(FileNotFoundError):  # the folder that we are in was removed
         found += _keys_at(place, watches, os.path.abspath(path))  # noqa: PTH100 - resolves no link
     return list(dict.fromkeys(found))
