@@ -135,6 +135,7 @@ def find(file: File, place: Place) -> bytes | None:
 
 
 def _rename(source: Opened, file: File, place: Place) -> bytes:
+    _expect_writable(place.folder)
     st = os.fstat(source.fd)
     with withdrawn(source.folder, source.name, file.seen) as name:
         for candidate in place.candidates:
@@ -146,6 +147,16 @@ def _rename(source: Opened, file: File, place: Place) -> bytes:
                 _rename_one(source.folder, name, candidate, overwrite=place.overwrite)
                 return candidate
         raise _full(place)
+
+
+def _expect_writable(folder: bytes) -> None:
+    """Asked before the file is withdrawn: that sets its ctime, though it is given back.
+
+    Where files go by content each try would have it read again.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        code = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(code, os.strerror(code), folder)
 
 
 def _rename_one(folder: int, name: bytes, target: bytes, *, overwrite: bool) -> None:

@@ -191,6 +191,15 @@ async def test_no_thread(tree: Path) -> None:
     assert (await handler.run(job)).verdict == "success"
 
 
+def test_no_permission(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that cannot go there is not touched: not even its ctime is another."""
+    file = written(tree)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    with pytest.raises(PermissionError):
+        move(file, place(tmp_path, "a.csv"))
+    assert (tree / "d/a.csv").stat().st_ctime_ns == file.seen.ctime_ns
+
+
 def test_never_given_back(tree: Path) -> None:
     """What no start has met is given back when the next file of that name is taken."""
     path = tree / "d/a.csv"
