@@ -179,7 +179,8 @@ def end_at_once(pid: int) -> None:
     # Where it has become another user's its own end is all that there is to wait for.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    with suppress(ChildProcessError):  # a function in this process waits for whichever child ends
+        os.waitpid(pid, 0)
 
 
 def _on_exit(loop: asyncio.AbstractEventLoop, pid: int, call: Callable[[], None]) -> None:

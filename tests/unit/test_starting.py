@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from daemon.handlers.running import end_at_once
 from daemon.handlers.starting import THREADS, Start, Starter
 from tests.unit import shortage
 
@@ -245,3 +246,10 @@ async def test_no_more_threads(starter: Starter, loading: Loading) -> None:
         second = starter.start(lambda: 8)
         assert [await start.process(LONG, LONG) for start in (first, second)] == [7, 8]
     assert loading.pids == []
+
+
+def test_ended_by_somebody_else() -> None:
+    """A program that somebody else has waited for is over: no thread ends for that."""
+    pid = os.posix_spawn("/bin/true", ["true"], {}, setsid=True)
+    os.waitpid(pid, 0)
+    end_at_once(pid)
