@@ -38,11 +38,12 @@ async def _clean(parts: Parts) -> None:
     """What is in an archive that hangs is left for the next start; this one goes on."""
     late = threading.Event()
     cleaning = asyncio.ensure_future(asyncio.to_thread(parts.clean, late.is_set))
-    await asyncio.wait((cleaning,), timeout=CLEAN_SECONDS)
-    late.set()
-    if cleaning.done():
-        with suppress(OSError):
-            cleaning.result()
+    # Nobody may be there to hear of an error: what could not be removed stays on record.
+    cleaning.add_done_callback(lambda over: over.cancelled() or over.exception())
+    try:
+        await asyncio.wait((cleaning,), timeout=CLEAN_SECONDS)
+    finally:
+        late.set()
 
 
 def _restore(tree: Tree, rows: Iterable[Row]) -> None:
