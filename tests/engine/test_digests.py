@@ -4,7 +4,6 @@ import asyncio
 import errno
 import hashlib
 import os
-import resource
 import shutil
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from daemon.engine.digests import LARGE, Digests
 from daemon.engine.disk import fingerprint
 from daemon.engine.reading import feed, new_hash
 from tests.engine.conftest import DEADLINE
+from tests.unit import shortage
 
 pytestmark = pytest.mark.timeout(2 * DEADLINE)
 HUGE = 2**40
@@ -196,15 +196,8 @@ async def test_out_of_descriptors(digests: Digests, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x")
     seen = seen_at(path)
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.open("/", os.O_RDONLY)
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
-    try:
-        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
-            await digests.of(bytes(path), seen)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with shortage.of_descriptors(), pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+        await digests.of(bytes(path), seen)
 
 
 async def test_nothing_is_left_open(digests: Digests, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import os
-import resource
 import shutil
 import threading
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from daemon.engine import contents
 from daemon.engine.digests import LARGE
 from daemon.engine.disk import fingerprint
 from tests.engine.conftest import DEADLINE, Gate, Open
+from tests.unit import shortage
 
 CONTENT: dict[str, Any] = {"identity": "content"}
 
@@ -270,16 +270,10 @@ async def test_shortage(engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
         path = rig.write("a")
         await rig.send(path, "look")
         await reads.begun.get()
-        before = resource.getrlimit(resource.RLIMIT_NOFILE)
-        lowest = os.open("/", os.O_RDONLY)
-        os.close(lowest)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
-        try:
+        with shortage.of_descriptors():
             reads.go_on.set()
             for _ in range(3):
                 await reads.begun.get()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, before)
         await rig.state(path, ["ready"])
         assert {line["outcome"] for line in await rig.lines()} == {"success"}
 

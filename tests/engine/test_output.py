@@ -3,32 +3,19 @@
 import asyncio
 import errno
 import os
-import resource
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from daemon.engine.output import Output
 from tests.engine.conftest import DEADLINE
+from tests.unit import shortage
 
 
 def read_all(fd: int) -> bytes:
     with open(fd, "rb") as pipe:
         return pipe.read()
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """While inside, no file grows past this: a disk that is full in the middle of a write."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 async def test_appends_in_order(tmp_path: Path) -> None:
@@ -56,7 +43,7 @@ async def test_torn_write_is_ended(tmp_path: Path) -> None:
     log = tmp_path / "log"
     output = Output.to(str(log))
     await output.write(b"one\n")
-    with largest_file(7):
+    with shortage.of_room(7):
         with pytest.raises(OSError, match="File too large"):
             await output.write(b"two two\n")
         with pytest.raises(OSError, match="File too large"):
@@ -71,7 +58,7 @@ async def test_broken_at_the_end_of_a_line(tmp_path: Path) -> None:
     """A write that breaks off between two lines needs no newline."""
     log = tmp_path / "log"
     output = Output.to(str(log))
-    with largest_file(4), pytest.raises(OSError, match="File too large"):
+    with shortage.of_room(4), pytest.raises(OSError, match="File too large"):
         await output.write(b"one\ntwo\n")
     await output.write(b"one\ntwo\n")
     await output.close()

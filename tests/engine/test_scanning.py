@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from daemon.engine.listing import Listing, summarize
 from daemon.engine.scanning import Differences, compare_directories, missing_in, vanished
 from daemon.engine.trees import Tree
 from daemon.store import Known
+from tests.unit import shortage
 
 
 def tree_at(folder: Path, **options: object) -> Tree:
@@ -127,15 +127,9 @@ def test_numbers_beyond_63_bits(tmp_path: Path) -> None:
 
 def test_out_of_descriptors(tmp_path: Path) -> None:
     """A shortage of descriptors is an error of the listing: nothing may be concluded from it."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.open("/", os.O_RDONLY)
-    os.close(lowest)
     rows = {b"a": Known(1, 1, 1, "done", "process")}
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
-    try:
+    with shortage.of_descriptors():
         found = compare_directories(tree_at(tmp_path), [b""], [rows])
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert found == Differences(unreadable=[(b"", errno.EMFILE)])
 
 

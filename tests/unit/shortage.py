@@ -26,9 +26,22 @@ def of_descriptors(limit: int | None = None) -> Iterator[None]:
     if limit is None:
         limit = os.dup(0)  # the lowest one that is free
         os.close(limit)
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    with _limited(resource.RLIMIT_NOFILE, limit):
+        yield
+
+
+@contextmanager
+def of_room(size: int) -> Iterator[None]:
+    """No file grows past this: a disk that is full in the middle of a write."""
+    with _limited(resource.RLIMIT_FSIZE, size):
+        yield
+
+
+@contextmanager
+def _limited(what: int, limit: int) -> Iterator[None]:
+    before = resource.getrlimit(what)
+    resource.setrlimit(what, (limit, before[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        resource.setrlimit(what, before)

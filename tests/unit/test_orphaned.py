@@ -2,13 +2,13 @@
 
 import asyncio
 import os
-import resource
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from daemon.handlers.orphaned import Listening, pipe
+from tests.unit import shortage
 
 DEADLINE = 10
 
@@ -59,16 +59,13 @@ def test_without_proc(ends: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_descriptors() -> None:
     """None is lost where there are too few."""
-    before, limits = os.listdir("/proc/self/fd"), resource.getrlimit(resource.RLIMIT_NOFILE)  # noqa: PTH208
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208 - names are enough
     for spare in range(3):
         probe = os.dup(0)
         os.close(probe)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (probe + spare, limits[1]))
-        try:
-            with pytest.raises(OSError, match="Too many open files"):
-                pipe(outlives=True)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        few = shortage.of_descriptors(probe + spare)
+        with few, pytest.raises(OSError, match="Too many open files"):
+            pipe(outlives=True)
     assert os.listdir("/proc/self/fd") == before  # noqa: PTH208 - names are enough
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import resource
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from daemon.config_steps import WorkerStep
 from daemon.core.model import Key
 from daemon.handlers import Job, Outcome
 from daemon.handlers.worker import WorkerHandler
+from tests.unit import shortage
 
 # What each of these programs does with a request `r`; pings are answered.
 PROGRAM = r"""
@@ -228,13 +228,11 @@ async def test_worker_that_does_not_come_up(tmp_path: Path) -> None:
 
 async def test_shortage() -> None:
     """Where the machine cannot start a process now, the file is deferred."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with workers("say(id=r['id'], outcome='success')") as handler:
         probe = os.dup(0)
         os.close(probe)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (probe + 1, limits[1]))
-        outcome = await handler.run(job())
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        with shortage.of_descriptors(probe + 1):
+            outcome = await handler.run(job())
         assert outcome.verdict == "defer"
         assert f"{outcome.error}".endswith("Too many open files")
         assert (await handler.run(job())).verdict == "success"
