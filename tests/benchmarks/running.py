@@ -6,7 +6,6 @@ and of the database the tables `files`, `transitions`, `counts` and `journal`.
 
 import json
 import os
-import re
 import signal
 import sqlite3
 import subprocess
@@ -48,7 +47,8 @@ class Log:
         """Take in what was written since."""
         while chunk := self._file.read(CHUNK):
             whole, newline, self._rest = (self._rest + chunk).rpartition(b"\n")
-            own = re.findall(rb'^.*"event":"daemon\..*$', whole, re.MULTILINE)
+            # Not by an expression over all of it, which takes 2 us a line: a tenth of a burst.
+            own = [line for line in whole.splitlines() if b'"event":"daemon.' in line]
             self.about_daemon += [json.loads(line) for line in own]
             self.about_files += whole.count(b"\n") + len(newline) - len(own)
             self.committed += whole.count(b'"outcome":"success"')
