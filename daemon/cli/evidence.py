@@ -14,10 +14,11 @@ from daemon.core.policy import Matcher
 from daemon.core.settle import Condition, Look
 from daemon.engine.clock import now_us
 from daemon.engine.detection import Detection
-from daemon.engine.disk import Question, is_closed, look_at
+from daemon.engine.disk import Question, look_at
 from daemon.engine.filesystems import must_poll
 from daemon.engine.identity import RootId, find_root
 from daemon.engine.names import Names
+from daemon.engine.sight import is_closed
 from daemon.engine.standing import Standing, heard
 from daemon.engine.waiting import speaks_for, waits_for
 from daemon.errors import ConfigError

@@ -72,28 +72,46 @@ def decide(
     )
 
 
-def adopt_alike(
-    first: Transition, others: Iterable[tuple[Key, Fingerprint, int, str]]
+def discover_alike(
+    first: Transition, others: Iterable[tuple[Key, Fingerprint, int, int, str]]
 ) -> list[Transition]:
-    """What `decide` says of other new files, adopted on the same evidence as `first` was.
+    """What `decide` says of other new files, seen on the same evidence as `first` was.
 
-    Given of each are path, fingerprint, rank and `attempt_id`, for which no guard asks:
-    `equivalence` has the proof. A fifth of what it costs to decide each.
+    Given of each are path, fingerprint, the time of its next look, rank and `attempt_id`, for which
+    no guard asks: `equivalence` has the proof. A fifth of what it costs to decide each.
     """
     event, node, guard, cause = first.event, first.node, first.guard, first.cause
-    to, version, plan, at = first.after.state, first.after.version, first.after.plan, first.after.at
+    evidence, after = first.evidence, first.after
+    to, version, step, plan, at = after.state, after.version, after.step, after.plan, after.at
+    is_done, waits = after.done is not None, after.due_at is not None
     return [
         Transition(
             Row(0, key),
-            # By position, as in `_anew`: the zeros count attempts, failures and interruptions.
-            Row(0, key, to, version, None, plan, 0, 0, 0, seen, seen.content, at, rank=rank),
+            # By position, as in `_anew`, without what is None for all that is new.
+            Row(
+                0,
+                key,
+                to,
+                version,
+                step,
+                plan,
+                0,  # attempt
+                0,  # failures
+                0,  # interruptions
+                seen,
+                seen.content if is_done else None,
+                at,
+                settle_at if waits else None,
+                rank=rank,
+            ),
             event,
             attempt_id,
             node,
             guard,
             cause,
+            evidence,
         )
-        for key, seen, rank, attempt_id in others
+        for key, seen, settle_at, rank, attempt_id in others
     ]
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple, cast
 from msgspec.structs import replace
 
 from daemon.config_names import ON_DONE
-from daemon.core.decide import adopt_alike, decide
+from daemon.core.decide import decide, discover_alike
 from daemon.core.facts import Facts
 from daemon.core.lifecycle import EVENTS, STATES, TABLE, Edge, LifeCycle, choose
 from daemon.core.model import Event, Fingerprint, Key, Row, State, Transition, Trigger
@@ -60,7 +60,7 @@ class Witness:
 
 def differences(lives: int = 50, steps: int = 100, seed: int = 1) -> list[str]:
     """Every way found in which table and engine differ; empty when they are equal. 0.8 s."""
-    return [*every_outcome(), *random_lives(lives, steps, seed), *adoptions(lives, seed)]
+    return [*every_outcome(), *random_lives(lives, steps, seed), *discoveries(lives, seed)]
 
 
 def every_outcome() -> Iterator[str]:
@@ -81,31 +81,33 @@ def random_lives(lives: int, steps: int, seed: int) -> Iterator[str]:
         yield from _life(rand, steps)
 
 
-def adoptions(bundles: int, seed: int) -> Iterator[str]:
-    """Adopt new files together, and each alone, on real facts."""
+def discoveries(bundles: int, seed: int) -> Iterator[str]:
+    """Discover new files together, and each alone, on real facts."""
     rand = random.Random(seed)  # noqa: S311 - repeatable, not secret
     for _ in range(bundles):
-        evidence = replace(_some_facts(rand, Row(0, _KEY)), adopted=True, now=rand.randrange(2**50))
+        facts = _some_facts(rand, Row(0, _KEY))
+        evidence = replace(facts, loop=None, now=rand.randrange(2**50))
         files = [
             (
                 Key("equivalence", rand.randbytes(4)),
                 Fingerprint(*(rand.randrange(2**63) for _ in Fingerprint._fields)),
+                rand.randrange(2**50),
                 rand.randint(-2, 2),
                 f"a-{n}",
             )
             for n in range(9)
         ]
-        alone = [_adopted(evidence, *each) for each in files]
-        together = [alone[0], *adopt_alike(alone[0], files[1:])]
+        alone = [_discovered(evidence, *each) for each in files]
+        together = [alone[0], *discover_alike(alone[0], files[1:])]
         for one, other in zip(together, alone, strict=True):
             if one != other:
-                yield f"adopted together, {one}; alone, {other}"
+                yield f"discovered together, {one}; alone, {other}"
 
 
-def _adopted(
-    evidence: Facts, key: Key, seen: Fingerprint, rank: int, attempt_id: str
+def _discovered(
+    evidence: Facts, key: Key, seen: Fingerprint, due_at: int, rank: int, attempt_id: str
 ) -> Transition:
-    facts = replace(evidence, row=Row(0, key), seen=seen, rank=rank)
+    facts = replace(evidence, row=Row(0, key), seen=seen, settle_at=due_at, rank=rank)
     return cast(
         "Transition",
         decide(facts, "discover", Trigger(key, "look", "equivalence"), attempt_id, "node"),

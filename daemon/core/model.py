@@ -77,6 +77,13 @@ class Fingerprint(NamedTuple):
         return "%x-%x-%x" % (self.ino, self.size, self.mtime_ns)  # noqa: UP031 - see above
 
 
+class Sight(NamedTuple):
+    """What a file has shown. `closed`: nobody had it open for writing, None if nobody knows."""
+
+    seen: Fingerprint
+    closed: bool | None
+
+
 class Row(Struct, frozen=True, gc=False):
     """One file as the ledger knows it. `version` counts its transitions, without gaps.
 
@@ -113,7 +120,8 @@ class Trigger(Struct, frozen=True):
 
     `version`: the row was claimed at this version, and at another there is nothing to start any
     more. `seen` is the fingerprint that stood at least the quiet time ago, for the alarm that
-    waited for it. `found` is what a scan has just seen where no row was. `waited`: what could
+    waited for it. `found` is what a scan has just seen where no row was, `sight` what a watcher has
+    of a file that is new to it. `waited`: what could
     explain an absence, or a stranger in the file's place, has had its time to come. `after` and
     `result` are the handler's: seconds to wait for the next attempt, and JSON for the next step.
     `target`: where we took the file.
@@ -127,6 +135,7 @@ class Trigger(Struct, frozen=True):
     error: str | None = None
     duration_ms: float | None = None
     found: Fingerprint | None = None
+    sight: Sight | None = None
     waited: bool = False
     after: float | None = None
     result: str | None = None

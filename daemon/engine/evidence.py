@@ -30,7 +30,7 @@ class Evidence:
             lambda questions: self._disk.run(lambda: look_at_all(questions))
         )
         self.loops = Loops(ledger)
-        self._renames = Renames(trees, ledger, self._disk)
+        self.renames = Renames(trees, ledger, self._disk)
 
     async def close(self) -> None:
         """End the thread that looks."""
@@ -106,7 +106,7 @@ class Evidence:
 
     async def _find_origins(self, turns: Sequence[Turn]) -> None:
         strangers = [stranger for turn in turns if (stranger := turn.stranger())]
-        origins = await self._renames.origins(strangers) if strangers else {}
+        origins = await self.renames.origins(strangers) if strangers else {}
         for turn in turns:
             origin = origins.get(turn.key)
             turn.origin = origin if origin is None or origin.sure else self._proven(turn, origin)

@@ -277,7 +277,9 @@ class Inbox:
 def _merged(waiting: Trigger, trigger: Trigger) -> Trigger:
     """The one that knows more: what stood there a while ago, or that nothing explains an absence.
 
-    But what a scan saw is no answer to the other, which may be younger.
+    But what was seen for one of them is no answer to the other, which may be younger.
     """
     merged = trigger if trigger.seen is not None or trigger.waited else waiting
-    return replace(merged, found=None) if merged.found is not None else merged
+    if merged.found is None and merged.sight is None:
+        return merged
+    return replace(merged, found=None, sight=None)

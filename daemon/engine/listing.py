@@ -10,16 +10,17 @@ import os
 import stat
 from _blake2 import blake2b  # `hashlib` brings OpenSSL with it: 4 MB
 
+from daemon.engine.sight import numbers_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import TypeAlias
 
+    from daemon.engine.sight import Numbers
     from daemon.store import Known
 
     Rows: TypeAlias = "dict[bytes, Known]"
-    # As in `daemon.core.model.Fingerprint`: size, mtime, ctime, inode, device.
-    Seen: TypeAlias = "tuple[int, int, int, int, int]"
     # A file's name, inode, size and mtime.
     Content: TypeAlias = "tuple[bytes, int | None, int | None, int | None]"
     # How many files there are in a directory, and a digest of their contents.
@@ -30,7 +31,6 @@ ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
 ENOUGH = 10_000
 # Files that are compared in one go, which takes 0.1 s: two who share a tree end at the same time.
 TURN = 20_000
-_WRAP = 2**63
 # What these rows show is no concern of a scan: they are there because the file is not.
 _ELSEWHERE = frozenset({"processing", "gone", "untracked"})
 
@@ -50,7 +50,7 @@ class Listing:
         self.directories = self.files = 0
         self.unread: list[bytes] = []
         self.back: list[bytes] = []
-        self.new: list[tuple[bytes, Seen]] = []
+        self.new: list[tuple[bytes, Numbers]] = []
         self.changed: list[bytes] = []
         self.aside: list[bytes] = []
         self.missing: list[bytes] = []
@@ -172,7 +172,7 @@ class Listing:
         else:
             self.others.append(path)
 
-    def _see_file(self, path: bytes, seen: "Seen", row: "Known | None") -> None:
+    def _see_file(self, path: bytes, seen: "Numbers", row: "Known | None") -> None:
         size, mtime_ns, ctime_ns, ino, _ = seen
         if row is None:
             self.new.append((path, seen))
@@ -180,23 +180,6 @@ class Listing:
             (self.back if row[3] == "gone" else self.changed).append(path)
         elif row[5] is not None and row[5] != ctime_ns:
             self.aside.append(path)
-
-
-def numbers_of(st: os.stat_result) -> "Seen":
-    """The part of a `stat` that tells one content from another, as the database has it.
-
-    Anybody may set a time beyond the year 2262, and some inode numbers use all 64 bits; the
-    database has 63 and a sign, and keeps such a number wrapped.
-    """
-    seen = st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino, st.st_dev
-    if max(seen) < _WRAP:
-        return seen
-    size, mtime_ns, ctime_ns, ino, dev = map(_wrapped, seen)
-    return size, mtime_ns, ctime_ns, ino, dev
-
-
-def _wrapped(number: int) -> int:
-    return (number + _WRAP) % (2 * _WRAP) - _WRAP
 
 
 def summarize(contents: "Iterable[Content]") -> "Summary":

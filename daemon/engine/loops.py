@@ -44,6 +44,13 @@ class Loops:
             if turn.look.settled:
                 turn.loop = await self._loop(turn.row, turn.tree, generation)
 
+    def continues(self, key: Key) -> bool:
+        """Whether this may be one of a chain of files, each made while the last was handled."""
+        folder = self._folders.get((key.watch, key.directory))
+        return key in self._generations or (
+            folder is not None and folder.generation_of(key.name) > 0
+        )
+
     def started(self, row: Row) -> None:
         """A handler begins with a file: what appears beside it may be its work."""
         where = row.key.watch, row.key.directory

@@ -65,6 +65,10 @@ class Moves:
                 self._forget(key)
             self._room = max(LIMIT, 2 * len(self._expected))
 
+    def expects(self, key: Key) -> bool:
+        """Whether a row is about to move to this path."""
+        return key in self._expected
+
     def _forget(self, key: Key) -> None:
         number = self._expected.pop(key, None)
         # Of two links to one file, the other may be expected to take its row by now.

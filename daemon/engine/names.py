@@ -28,6 +28,8 @@ class Names:
         self.root = watch.root
         self.quiet = int(settle.quiet * 1_000_000)
         self.probe = settle.writers == "probe"
+        # A file may have settled when a watcher first sees it.
+        self.probes_at_once = self.probe and not self.quiet
         self.matcher = Matcher(watch.include, watch.exclude)
         self.marker = Marker(settle.marker) if settle.marker else None
         self.manifests = Manifests(settle.manifest) if settle.manifest else None

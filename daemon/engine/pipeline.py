@@ -4,15 +4,13 @@ Read this first. Everything else in the engine serves one of these five verbs.
 """
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Mapping, Sequence
-from itertools import count
 
 from msgspec.structs import replace
 
 from daemon.core.decide import OUTCOMES, decide
 from daemon.core.model import Event, Key, Refused, Transition, Trigger
-from daemon.engine.adopting import Adopter
+from daemon.engine.attempts import attempt_ids
 from daemon.engine.batching import Batcher
 from daemon.engine.clock import AlarmClock
 from daemon.engine.conditions import Conditions
@@ -20,11 +18,12 @@ from daemon.engine.contents import Contents
 from daemon.engine.deliveries import Deliveries
 from daemon.engine.dispatcher import Dispatcher
 from daemon.engine.evidence import Evidence
-from daemon.engine.inbox import Inbox
+from daemon.engine.inbox import Bundle, Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
 from daemon.engine.locks import Hold, LockMap
 from daemon.engine.moves import Moves
+from daemon.engine.newcomers import Newcomers
 from daemon.engine.patience import Patience
 from daemon.engine.sequels import Sequels
 from daemon.engine.slices import SLICE, slices
@@ -62,17 +61,18 @@ class Pipeline:
         self._locks = LockMap()
         self._alone: Batcher[Turn, None] = Batcher(self._pass, TOGETHER, IN_FLIGHT)
         self._patience = Patience(inbox)
-        self._session = secrets.token_hex(4)
-        self._attempts = count(1)
-        self._contents = Contents(inbox, journal, self._attempt_id)
+        attempt_id = self._attempt_id = attempt_ids()
+        self._contents = Contents(inbox, journal, attempt_id)
         self._evidence = Evidence(trees, ledger, self._contents)
         digests, loops = self._contents.digests, self._evidence.loops
         deliveries = Deliveries(journal, self._locks, self._evidence, digests, self._settle_all)
         self._conditions = Conditions(inbox, ledger, journal, self._patience, deliveries)
-        self._adopter = Adopter(node, trees, ledger, self._locks, self._attempt_id)
-        self._moves = Moves(self._locks, inbox, self._patience, node, self._attempt_id)
+        self._moves = Moves(self._locks, inbox, self._patience, node, attempt_id)
         self._sequels = Sequels(
-            inbox, journal, dispatcher, alarms, self._conditions, loops, self._attempt_id
+            inbox, journal, dispatcher, alarms, self._conditions, loops, attempt_id
+        )
+        self._newcomers = Newcomers(
+            node, trees, ledger, self._locks, self._evidence, self._moves, self._sequels, attempt_id
         )
 
     async def run(self) -> None:
@@ -111,15 +111,23 @@ class Pipeline:
             return turn.result
 
     async def _finish(self, triggers: Sequence[Trigger]) -> None:
-        """What is new and adopted goes a straight way, and all that is left the general one."""
+        """What is new goes a straight way, and all that is left the general one."""
         try:
-            if left := await self._adopter.adopt(triggers):
+            if isinstance(triggers, Bundle):
+                await self._finish_some(await self._newcomers.adopt(triggers))
+            elif seen := [trigger for trigger in triggers if trigger.sight]:
+                others = self._finish_some([trigger for trigger in triggers if not trigger.sight])
+                left, _ = await asyncio.gather(self._newcomers.discover(seen), others)
                 await self._finish_some(left)
+            else:
+                await self._finish_some(triggers)
         finally:
             self._inbox.finished_all(triggers)
 
     async def _finish_some(self, triggers: Sequence[Trigger]) -> None:
         """Those whose path is free go together, the others each when it is their turn."""
+        if not triggers:
+            return
         free, waiting = [], []
         for trigger in triggers:
             slot = self._locks.take_if_free(trigger.key)
@@ -279,9 +287,6 @@ class Pipeline:
 
     def _later(self, trigger: Trigger) -> None:
         asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._inbox.put, trigger)
-
-    def _attempt_id(self) -> str:
-        return f"{self._session}-{next(self._attempts):x}"
 
 
 def _needs_look(turn: Turn) -> bool:

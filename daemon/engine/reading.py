@@ -8,7 +8,8 @@ from typing import Protocol
 
 from daemon.core.manifest import ALGORITHMS
 from daemon.core.model import Fingerprint
-from daemon.engine.disk import OPEN_FLAGS, fingerprint
+from daemon.engine.disk import fingerprint
+from daemon.engine.sight import OPEN_FLAGS
 
 CONTENT = "blake2b"
 _CONTENT_BYTES = 16

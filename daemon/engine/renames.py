@@ -56,6 +56,14 @@ class Renames:
         pairs = list(self._pairs(strangers, rows))
         return await self._disk.run(lambda: _verified(pairs)) if pairs else {}
 
+    async def known(self, inodes: Sequence[int]) -> set[int]:
+        """Those among these inode numbers that any row shows, of whatever file."""
+        if not inodes:
+            return set()
+        store = self._ledger.store
+        rows = await self._ledger.insist("read", lambda: store.by_inode(inodes))
+        return {row.seen.ino for row in rows if row.seen}
+
     def _pairs(
         self, strangers: Sequence[Stranger], rows: Sequence[Row]
     ) -> "list[tuple[Stranger, Row, bytes]]":

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from daemon.core.model import Refused, Transition
+from daemon.core.model import Refused, Row, Transition
 from daemon.engine.clock import AlarmClock
 from daemon.engine.conditions import Conditions
 from daemon.engine.dispatcher import Dispatcher
@@ -35,6 +35,13 @@ class Sequels:
         self._conditions = conditions
         self._loops = loops
         self._attempt_id = attempt_id
+
+    def begin(self, row: Row) -> None:
+        """A new file is on record, in a watch whose files wait for nothing beside themselves."""
+        if row.state == "ready":
+            self._dispatcher.offer(row)
+        if row.due_at is not None:
+            self._alarms.set(row, row.due_at, row.seen)
 
     def follow(self, turn: Turn, transition: Transition) -> None:
         """A transition of this turn is committed."""

@@ -9,8 +9,9 @@ is in place.
 import asyncio
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from daemon.core.model import Key, Trigger
+from daemon.core.model import Fingerprint, Key, Sight, Trigger
 from daemon.engine.inbox import Inbox
 from daemon.engine.inotify import remedy
 from daemon.engine.journal import Journal
@@ -26,6 +27,9 @@ from daemon.sources.watcher import (
     RootDeleted,
     Watcher,
 )
+
+if TYPE_CHECKING:
+    from daemon.engine.sight import Sights
 
 # Why the end of a watcher makes a scan necessary: what the files that it finds are counted under.
 _CAUSES = {"overflow": "overflow", "stopped": "root"}
@@ -101,7 +105,9 @@ class Hints:
     async def _watch(self) -> Ended:
         """Pass on what a watcher tells until it ends, or the root is another; why it ended."""
         try:
-            async with Watcher(self._tree.root, self._canary) as watcher:
+            async with Watcher(
+                self._tree.root, self._canary, probe=self._tree.probes_at_once
+            ) as watcher:
                 rerooted = asyncio.ensure_future(self._tree.rerooted.wait())
                 rerooted.add_done_callback(lambda _: watcher.stop())
                 try:
@@ -135,7 +141,7 @@ class Hints:
             self._tree.detection.latency_us = changes.latency_us
         # The inbox has not room for all of a burst: the two ends of a rename may be far apart.
         self._passed_on = self._passed_on or self._inbox.begin(self._tree.name)
-        await self._inbox.offer_all(self._looks(changes.present))
+        await self._inbox.offer_all(self._sights(changes.present))
         await self._inbox.offer_all(self._looks(changes.removed))
         if not changes.more:
             self._finish_batch()
@@ -154,6 +160,13 @@ class Hints:
     def _looks(self, paths: Iterable[bytes]) -> Iterable[Trigger]:
         name, concerns = self._tree.name, self._tree.concerns
         return (Trigger(Key(name, path), "look", "hint") for path in paths if concerns(path))
+
+    def _sights(self, paths: "Sights") -> Iterable[Trigger]:
+        name, concerns = self._tree.name, self._tree.concerns
+        for path, sight in paths:
+            if concerns(path):
+                shown = sight and Sight(Fingerprint._make(sight[0]), sight[1])
+                yield Trigger(Key(name, path), "look", "hint", sight=shown)
 
     def _begin(self, ready: Ready) -> None:
         """A watcher is in place."""

@@ -10,7 +10,8 @@ in microseconds, None where no canary has come back since the last one.
 
     ("ready", latency, complete)     it watches; complete: all folders that can be read
     ("changes", present, removed, burst, latency, more)
-                                     paths, by whether something was there when last heard of;
+                                     paths, by whether something was there when last heard of; with
+                                     those that are present, what new files show (`engine.sight`);
                                      burst: so much that more may have happened than was heard;
                                      more: the next report is of what was heard with these
     ("flood",)                       so many paths that none is told
@@ -30,6 +31,7 @@ import posix
 import sys
 import time
 
+from daemon.engine.sight import sights
 from daemon.sources.watch_arrivals import Arrivals
 from daemon.sources.watch_canary import Canary
 from daemon.sources.watch_folders import Changes, Folders, Outdated, spelled
@@ -38,6 +40,8 @@ from daemon.sources.watch_queue import Queue, await_closed, has_room
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from watchfiles._rust_notify import RustNotify
+
+    from daemon.engine.sight import Sights
 
 ADDED, DELETED = 1, 3
 SECOND = 1_000_000_000
@@ -62,9 +66,10 @@ NO_WATCHES, NO_INSTANCE = "MaxFilesWatch", "(os error 24)"
 class Watch:
     """The loop. RustNotify asks it `is_set` at every step, and returns when there are changes."""
 
-    def __init__(self, make: "type[RustNotify]", root: str, canary: str) -> None:
+    def __init__(self, make: "type[RustNotify]", root: str, canary: str, *, probe: bool) -> None:
         self._make = make
         self._root, self._below = root, root + "/"
+        self._is_probing = probe
         self._canary = Canary(canary)
         self._arrivals = Arrivals(self._canary.folder)
         self._queue = Queue()
@@ -180,21 +185,30 @@ class Watch:
 
     def _report_paths(self, changes: Changes, heard: set[str], *, burst: bool) -> None:
         """What is there before what is not: so the new name of a file precedes its old one."""
-        gone = {path for path in heard if (DELETED, path) in changes}
-        gone -= {path for path in gone if (ADDED, path) in changes}
-        present = self._chunks(heard - gone)
-        removed = self._chunks(gone)
+        new = {path for kind, path in changes if kind == ADDED}
+        gone = {path for path in heard if (DELETED, path) in changes} - new
+        present, removed = self._chunks(heard - gone), self._chunks(gone)
         reports = [*((chunk, []) for chunk in present), *(([], chunk) for chunk in removed)]
         if burst and not reports:
             reports = [([], [])]
-        for left, each in zip(range(len(reports))[::-1], reports, strict=True):
-            tell("changes", *each, burst, self._latency, left > 0)
+        for left, (there, away) in zip(range(len(reports))[::-1], reports, strict=True):
+            names = [self._name(path) for path in away]
+            tell("changes", self._seen(there, new), names, burst, self._latency, left > 0)
             self._latency = None
 
-    def _chunks(self, paths: set[str]) -> list[list[bytes]]:
-        straight = self._folders.straighten(paths)
-        below = [path[len(self._below) :].encode() for path in straight]
-        return [below[at : at + CHUNK] for at in range(0, len(below), CHUNK)]
+    def _chunks(self, paths: set[str]) -> list[list[str]]:
+        straight = list(self._folders.straighten(paths))
+        return [straight[at : at + CHUNK] for at in range(0, len(straight), CHUNK)]
+
+    def _name(self, path: str) -> bytes:
+        return path[len(self._below) :].encode()
+
+    def _seen(self, paths: list[str], new: set[str]) -> "Sights":
+        """Look at what is new: here nobody has to wait for the interpreter lock."""
+        names = [self._name(path) for path in paths if path in new]
+        seen = sights(self._root.encode(), names, probe=self._is_probing)
+        shown = dict(zip(names, seen, strict=True))
+        return [(name, shown.get(name)) for name in map(self._name, paths)]
 
     def _grow(self, changes: Changes) -> None:
         if len(changes) > FLOOD:
@@ -231,9 +245,9 @@ def main() -> None:
         # They are for the daemon, and reach everybody in its control group or at its terminal.
         _signal.signal(number, _signal.SIG_IGN)
     _thread.start_new_thread(_end_with_input, ())
-    package, root, canary = sys.argv[1:]
+    package, root, canary, probe = sys.argv[1:]
     try:
-        Watch(load_notify(package), spelled(root), canary).run()
+        Watch(load_notify(package), spelled(root), canary, probe=probe == "probe").run()
     except Outdated as error:
         tell("ended", str(error))
     except Exception as error:  # noqa: BLE001 - whatever it is ends this watcher, and who started it has to hear of it
@@ -254,7 +268,7 @@ def load_notify(folder: str) -> "type[RustNotify]":
     return RustNotify
 
 
-def tell(*report: str | bool | int | list[bytes] | None) -> None:
+def tell(*report: "str | bool | int | Sights | list[bytes] | None") -> None:
     """Write a report, as slowly as it is read."""
     body = marshal.dumps(report)
     rest = memoryview(len(body).to_bytes(4, "little") + body)

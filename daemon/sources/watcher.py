@@ -13,9 +13,12 @@ from collections.abc import AsyncIterator, Callable
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from daemon.engine.programs import PACKAGES, PYTHON, program
+
+if TYPE_CHECKING:
+    from daemon.engine.sight import Sights
 
 _PROGRAM = program("daemon.sources.watch_child")
 _PYTHON = PYTHON
@@ -36,11 +39,12 @@ class Ready(NamedTuple):
 class Changes(NamedTuple):
     """Paths below the root where something is, and where nothing is any more; both to be looked at.
 
+    With those of regular files that are new, what they show.
     `burst`: so much happened that there may be more than was heard. `more`: the next report is of
     what was heard at the same time.
     """
 
-    present: list[bytes]
+    present: "Sights"
     removed: list[bytes]
     burst: bool
     latency_us: int | None
@@ -95,8 +99,10 @@ class Watcher:
     The iteration ends with the process, whatever ended it; then `ended` says why.
     """
 
-    def __init__(self, root: bytes, canary: Path) -> None:
-        self._arguments = (PACKAGES, _package_of_watchfiles(), root, canary)
+    def __init__(self, root: bytes, canary: Path, *, probe: bool = False) -> None:
+        """`probe`: have it find out of new files whether anybody has them open for writing."""
+        looks = "probe" if probe else "look"
+        self._arguments = (PACKAGES, _package_of_watchfiles(), root, canary, looks)
         self._kill: asyncio.TimerHandle | None = None
         self._is_ready = False
         self.ended = Ended("stopped", "it was told to end")

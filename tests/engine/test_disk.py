@@ -14,11 +14,11 @@ import pytest
 from daemon.engine.disk import (
     Question,
     fingerprint,
-    is_closed,
     look_at,
     look_at_all,
 )
 from daemon.engine.identity import RootId
+from daemon.engine.sight import is_closed
 from daemon.store.rows import row_values
 from tests.engine.conftest import born
 
@@ -211,6 +211,7 @@ UNSEARCHABLE = """
 import os, sys
 from daemon.engine.disk import Question, look_at
 from daemon.engine.identity import RootId
+from daemon.engine.sight import is_closed
 root, folder = os.fsencode(sys.argv[1]), os.fsencode(sys.argv[2])
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 st = os.stat(root)

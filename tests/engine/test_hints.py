@@ -103,11 +103,11 @@ async def test_batch_in_two_reports(engine: Open, tree: Path) -> None:
         await rig.send(path, "look")
         first = (await rig.row(path)).id
         (tree / "a").rename(tree / "b")
-        await made._take(Changes([b"a"], [], burst=False, latency_us=None, more=True))
+        await made._take(Changes([(b"a", None)], [], burst=False, latency_us=None, more=True))
         barrier = rig.service.inbox.barrier("incoming")
         await rig.service.inbox.arrived()
         assert not barrier.is_passed()
-        await made._take(Changes([b"b"], [], burst=False, latency_us=None))
+        await made._take(Changes([(b"b", None)], [], burst=False, latency_us=None))
         assert not barrier.is_passed()
         await rig.service.inbox.arrived()
         assert barrier.is_passed()

@@ -128,7 +128,7 @@ async def test_files_that_cannot_be_started_do_not_starve_the_others(
         good = rig.write("good")
         await rig.send(good, "look")
         # A link to itself in place of the folder: the kernel answers every look with ELOOP.
-        monkeypatch.setattr("daemon.engine.disk._is_inside", lambda *_: True)
+        monkeypatch.setattr("daemon.engine.disk.is_inside", lambda *_: True)
         (root / "bad").rename(root / "moved")
         (root / "bad").symlink_to("bad")
         async with background(rig.service.dispatcher.run()):

@@ -9,8 +9,8 @@ from statemachine import State as Node
 from statemachine import StateMachine
 
 from daemon.core import lifecycle
-from daemon.core.decide import adopt_alike
-from daemon.core.equivalence import adoptions, differences, every_outcome, random_lives
+from daemon.core.decide import discover_alike
+from daemon.core.equivalence import differences, discoveries, every_outcome, random_lives
 from daemon.core.facts import Facts
 from daemon.core.lifecycle import (
     EVENTS,
@@ -207,15 +207,15 @@ def test_a_difference_is_found(
     assert list(random_lives(lives=50, steps=100, seed=1))
 
 
-@pytest.mark.parametrize("field", ["done", "rank", "seen", "at"])
-def test_an_adoption_that_differs_is_found(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("field", ["done", "rank", "seen", "at", "step", "due_at"])
+def test_a_discovery_that_differs_is_found(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So is what is decided of files together, if it is not what each is told alone."""
 
     def tampered(*given: Any) -> list[Transition]:
-        together = adopt_alike(*given)
+        together = discover_alike(*given)
         other = replace(together[-1].after, **{field: None})
         return [*together[:-1], replace(together[-1], after=other)]
 
-    assert list(adoptions(bundles=1, seed=1)) == []
-    monkeypatch.setattr("daemon.core.equivalence.adopt_alike", tampered)
-    assert len(list(adoptions(bundles=1, seed=1))) == 1
+    assert list(discoveries(bundles=50, seed=1)) == []
+    monkeypatch.setattr("daemon.core.equivalence.discover_alike", tampered)
+    assert list(discoveries(bundles=50, seed=1))

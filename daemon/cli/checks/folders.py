@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daemon.cli.checks import Finding, quoted
-from daemon.engine.disk import fingerprint, is_closed
+from daemon.engine.disk import fingerprint
 from daemon.engine.filesystems import file_system_of, is_remote
+from daemon.engine.sight import is_closed
 from daemon.errors import NoDatabase, StoreError
 from daemon.handlers.record import NAME as RECORD
 from daemon.locate import DATABASE, LOCK

@@ -12,7 +12,7 @@ from daemon.cli.faults import FaultyStore, InjectedFault, broken_guard
 from daemon.cli.harness import Rig
 from daemon.config import Settle, Urgency
 from daemon.core.model import Record, Row, Transition, Trigger
-from daemon.engine import adopting
+from daemon.engine import newcomers
 from daemon.engine.clock import now_us
 from daemon.engine.disk import fingerprint
 from daemon.engine.turns import Turn
@@ -68,7 +68,7 @@ async def known_of(rig: Rig, folder: str) -> list[tuple[Row, Record, dict[str, A
         }
         line.pop("path_b64", None)
         assert row.seen is not None
-        assert row.done == row.seen.content
+        assert row.done == (row.seen.content if row.state == "done" else None)
         seen = row.seen._replace(ino=0, mtime_ns=0, ctime_ns=0)
         bare = replace(row, id=0, key=key(name), seen=seen, done=None, at=0)
         told = replace(record, seq=0, file_id=0, path=name, attempt_id="", at=0)
@@ -85,7 +85,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[Turn]:
         turns.append(Turn(*given))
         return turns[-1]
 
-    monkeypatch.setattr(adopting, "Turn", judge)
+    monkeypatch.setattr(newcomers, "Turn", judge)
     return turns
 
 
