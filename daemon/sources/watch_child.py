@@ -244,6 +244,7 @@ def main() -> None:
     for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
         # They are for the daemon, and reach everybody in its control group or at its terminal.
         _signal.signal(number, _signal.SIG_IGN)
+    _yield_to_writers()
     _thread.start_new_thread(_end_with_input, ())
     package, root, canary, probe = sys.argv[1:]
     try:
@@ -256,6 +257,18 @@ def main() -> None:
         tell("ended", f"{type(error).__name__}: {error}")
     # Without good-byes: RustNotify would hand its watches back one by one.
     posix._exit(0)  # noqa: SLF001 - its name
+
+
+def _yield_to_writers() -> None:
+    """Do not interrupt whoever writes for each event: of a burst of 10,000 files, 30 % of the time.
+
+    Who finds the processor free has it at once all the same.
+    """
+    try:
+        posix.sched_setscheduler(0, posix.SCHED_BATCH, posix.sched_param(0))
+    except OSError:
+        # A sandbox may forbid it.
+        return
 
 
 def load_notify(folder: str) -> "type[RustNotify]":
