@@ -192,6 +192,10 @@ class Inbox:
                     self._group_over.clear()
                     await self._group_over.wait()
 
+    def finds(self, watch: str) -> bool:
+        """Whether scans may still put in files of a watch that they have seen a while ago."""
+        return self.scanning > 0 or self._bundles_left[watch] > 0
+
     async def idle_for(self, seconds: float) -> None:
         """Wait until every trigger is finished, but no longer than this."""
         with suppress(TimeoutError):

@@ -69,7 +69,7 @@ class Pipeline:
         self._conditions = Conditions(inbox, ledger, journal, self._patience, deliveries)
         self._moves = Moves(self._locks, inbox, self._patience, node, attempt_id)
         self._sequels = Sequels(
-            inbox, journal, dispatcher, alarms, self._conditions, loops, attempt_id
+            inbox, journal, dispatcher, alarms, self._conditions, self._patience, loops, attempt_id
         )
         self._newcomers = Newcomers(
             node, trees, ledger, self._locks, self._evidence, self._moves, self._sequels, attempt_id

@@ -9,6 +9,7 @@ from daemon.engine.dispatcher import Dispatcher
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.loops import Loops
+from daemon.engine.patience import Patience
 from daemon.engine.turns import Turn
 
 # States in which no file is expected at the path: a folder may have come and gone there.
@@ -25,6 +26,7 @@ class Sequels:
         dispatcher: Dispatcher,
         alarms: AlarmClock,
         conditions: Conditions,
+        patience: Patience,
         loops: Loops,
         attempt_id: Callable[[], str],
     ) -> None:
@@ -33,6 +35,7 @@ class Sequels:
         self._dispatcher = dispatcher
         self._alarms = alarms
         self._conditions = conditions
+        self._patience = patience
         self._loops = loops
         self._attempt_id = attempt_id
 
@@ -81,6 +84,9 @@ class Sequels:
             self._inbox.request_scan(row.key, "new_directory")
         elif look.kind == "absent" and row.state in _NOT_THERE and turn.trigger.cause == "hint":
             self._inbox.suspect(row.key)
+            if self._inbox.finds(row.key.watch) and not turn.trigger.waited:
+                # A scan may have seen the file before it went, and bring it on record yet.
+                self._patience.wait(turn.trigger)
         elif look.kind == "other":
             self._journal.ignored(row.key, look.kind)
 

@@ -156,6 +156,24 @@ async def test_taken_path(engine: Open) -> None:
         assert (await rig.row(looks[7].key)).state == "done"
 
 
+async def test_removed_before_its_turn(engine: Open, tree: Path) -> None:
+    """A file that is removed after a scan has seen it, and before that is on record, is gone."""
+    async with engine() as rig:
+        inbox = rig.service.inbox
+        old, gone = looks = found(rig, "d", ["old", "gone"])
+        inbox.request_scan(key(""), "start")
+        await inbox.next_scans()
+        listed = inbox.begin_scan("incoming")
+        (tree / "d/gone").unlink()
+        inbox.put(Trigger(gone.key, "look", "hint"))
+        await inbox.arrived()
+        await inbox.offer_bundle(looks)
+        listed()
+        await inbox.idle()
+        assert (await rig.row(old.key)).state == "done"
+        assert (await rig.row(gone.key)).state == "gone"
+
+
 async def test_refused_by_the_store(engine: Open) -> None:
     """An error of all of them together is none of any one: each is adopted by itself."""
     async with engine(wrap=Refusing.around) as rig:
