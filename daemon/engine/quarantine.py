@@ -32,6 +32,9 @@ RETRY_SECONDS = 5.0
 RETRY_LONGEST = 300.0
 # Files that are not tried again before the next start, for they are to blame themselves.
 GIVEN_UP = 4_096
+# Folders that take nothing, in one sweep: with so many the trouble is the whole place's.
+FOLDERS = 16
+STAYS = "a quarantined file stays"
 
 
 class Quarantine:
@@ -53,7 +56,8 @@ class Quarantine:
         self._handler = FilingHandler(move, tree.name, parts)
         self._parts = parts
         self._over: OrderedDict[tuple[int, int], None] = OrderedDict()
-        self._said: str | None = None
+        self._retried: set[tuple[int, int]] = set()
+        self._said: set[object] = set()
 
     async def resume(self) -> None:
         """Put on record what was taken by a daemon that died before it could.
@@ -81,22 +85,36 @@ class Quarantine:
                     await self._tree.quarantined.wait()
 
     async def sweep(self) -> bool:
-        """Take all that there is; False where something is left that is to be tried again."""
-        is_through = True
+        """Take all that there is; False where something is left that is to be tried again.
+
+        A folder that takes nothing, below one that does, holds up no file that goes elsewhere.
+        """
+        closed, retried = set[bytes | None](), set[tuple[int, int]]()
         async for row in self._rows():
-            if (row.id, row.version) in self._over:
+            folder = self._handler.folder_of(self._job(row))
+            if (row.id, row.version) in self._over or folder in closed:
                 continue
             outcome = await self._take(row)
             if outcome.verdict in {"defer", "unavailable"}:
                 self._complain(outcome)
-                return False
-            if outcome.verdict == "retry":  # it changed, or is being written to
-                self._inbox.put(Trigger(row.key, "look", ON_QUARANTINE))
-                is_through = False
+                closed.add(folder)
+                if outcome.verdict == "defer" or len(closed) == FOLDERS:
+                    return False
+            elif outcome.verdict == "retry":  # it changed, is being written to, or cannot be named
+                retried.add((row.id, row.version))
+                self._again(row, outcome)
             else:
                 self._settle(row, outcome)
-        self._said = None if is_through else self._said
+        self._retried = retried
+        if is_through := not (closed or retried):
+            self._said.clear()
         return is_through
+
+    def _again(self, row: Row, outcome: Outcome) -> None:
+        """Said of what is in the way the second time as well: the first may have been a writer."""
+        self._inbox.put(Trigger(row.key, "look", ON_QUARANTINE))
+        if (row.id, row.version) in self._retried:
+            self._complain(outcome, row)
 
     def _settle(self, row: Row, outcome: Outcome) -> None:
         if outcome.verdict == "reject":
@@ -134,7 +152,8 @@ class Quarantine:
         try:
             await asyncio.to_thread(write_beside, _reason_path(target), text, self._parts)
         except OSError as error:
-            self._complain(Outcome("reject", f"no reason beside it: {error.strerror}"), row)
+            blamed = Outcome("reject", f"no reason beside it: {error.strerror}")
+            self._complain(blamed, row, "a quarantined file was taken without a word")
 
     async def _rows(self) -> AsyncIterator[Row]:
         """What is quarantined and should be there."""
@@ -148,14 +167,17 @@ class Quarantine:
         key = f"{row.id}-{row.version}"
         return Job(row.id, row.key, path, ON_QUARANTINE, 1, key, row.version, seen=row.seen)
 
-    def _complain(self, outcome: Outcome, row: Row | None = None) -> None:
-        """Once for each reason, until all is well again; of a file that is to blame, always."""
+    def _complain(self, outcome: Outcome, row: Row | None = None, reason: str = STAYS) -> None:
+        """Once for each reason, or file that is to blame, until all is well again."""
         error = outcome.error or ""
-        if row is None and self._said == error:
+        told = error if row is None else (row.id, row.version, error)
+        if told in self._said:
             return
-        self._said = error if row is None else self._said
+        if len(self._said) >= GIVEN_UP:
+            self._said.clear()
+        self._said.add(told)
         where = path_fields("path", row.key.path) if row else {}
-        reason = "quarantined files stay in the tree" if row is None else "a quarantined file stays"
+        reason = reason if row else "quarantined files stay in the tree"
         name = self._tree.name
         self._journal.daemon("degraded", "warning", watch=name, **where, reason=reason, error=error)
 

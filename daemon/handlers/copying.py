@@ -107,7 +107,11 @@ def same_bytes(fd: int, path: bytes) -> bool:
 
 
 def make_folders(base: bytes, folder: bytes) -> None:
-    """Make what is missing below the base, each on record in the one above before it is used."""
+    """Make what is missing below the base, each on record in the one above before it is used.
+
+    Raises:
+        NotADirectoryError: something else has the name of one.
+    """
     if not os.path.isdir(base):  # noqa: PTH112 - a path of bytes
         text = f"there is no folder {os.fsdecode(base)!r}: make it, or mount it"
         raise FileNotFoundError(errno.ENOENT, text)
@@ -116,8 +120,11 @@ def make_folders(base: bytes, folder: bytes) -> None:
         missing.append(folder)
         folder = folder.rpartition(b"/")[0] or b"/"
     for each in reversed(missing):
-        with suppress(FileExistsError):
+        try:
             os.mkdir(each)  # noqa: PTH102 - the same
+        except FileExistsError:
+            if not os.path.isdir(each):  # noqa: PTH112 - the same
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), each) from None
         sync_folder(each.rpartition(b"/")[0] or b"/")
 
 

@@ -9,6 +9,7 @@ import errno
 import os
 import threading
 import time
+from contextlib import suppress
 
 from daemon.config_after import After, Move, base_of
 from daemon.core.model import Fingerprint, Key
@@ -117,6 +118,13 @@ class FilingHandler:
     def taken(self, job: Job) -> Outcome | None:
         """What a run came to that a crash cut off, if the file was away by then. Blocks."""
         return None if job.seen is None else self._filing.taken(job.file, file_of(job, job.seen))
+
+    def folder_of(self, job: Job) -> bytes | None:
+        """The folder that is to hold a file; None where it has no place, or leads nowhere."""
+        with suppress(ValueError):
+            place = None if job.seen is None else self._filing.place_of(job.file, job.seen)
+            return place.folder if place else None
+        return None
 
     async def close(self) -> None:
         """See `Handler`. Between jobs there is nothing."""

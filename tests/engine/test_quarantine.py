@@ -1,7 +1,9 @@
 """`on_quarantine`: what is quarantined leaves the tree, with a word beside it that says why."""
 
 import asyncio
+import errno
 import json
+import os
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,70 @@ async def test_file_that_is_to_blame_does_not_hold_up_others(engine: Open, aside
         assert (await rig.row(long)).state == "quarantined"
         (line,) = [line for line in await rig.lines() if line["event"] == "daemon.degraded"]
         assert (line["path"], line["reason"]) == ("y" * 200, "a quarantined file stays")
+
+
+async def test_folder_that_takes_nothing_does_not_hold_up_others(
+    engine: Open, aside: Path, move: Move
+) -> None:
+    """A file where a folder should be keeps only those that go below it, and is told of, once."""
+    gate = Gate()
+    async with opened(engine, gate, move) as rig:
+        (aside / "d").write_text("not a folder")
+        kept = await quarantined(rig, gate, "d/a")
+        taken = await quarantined(rig, gate, "z")
+        for _ in range(3):
+            assert not await quarantine_of(rig).sweep()
+        await rig.state(taken, ["gone"])
+        assert (await rig.row(kept)).state == "quarantined"
+        (line,) = [line for line in await rig.lines() if line["event"] == "daemon.degraded"]
+        assert (line["path"], line["reason"]) == ("d/a", "a quarantined file stays")
+        assert line["error"] == f"cannot take it away: Not a directory ({aside}/d)"
+
+
+async def test_folder_that_is_forbidden_does_not_hold_up_others(
+    engine: Open, aside: Path, move: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes to a folder that nobody may write to waits, and what goes elsewhere is taken."""
+    gate = Gate()
+    async with opened(engine, gate, move) as rig:
+        kept = [await quarantined(rig, gate, name) for name in ("d/a", "d/b")]
+        taken = await quarantined(rig, gate, "z")
+        forbid(monkeypatch, aside / "d")
+        for _ in range(2):
+            assert not await quarantine_of(rig).sweep()
+        await rig.state(taken, ["gone"])
+        assert [(await rig.row(path)).state for path in kept] == ["quarantined"] * 2
+        (line,) = [line for line in await rig.lines() if line["event"] == "daemon.degraded"]
+        assert line["error"] == f"cannot take it away: Permission denied ({aside}/d)"
+        monkeypatch.undo()
+        assert await quarantine_of(rig).sweep()
+        for path in kept:
+            await rig.state(path, ["gone"])
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """For root, too, who may write anywhere."""
+    real = relocate._expect_writable
+
+    def expect(asked: bytes) -> None:
+        if asked == os.fsencode(folder):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), asked)
+        real(asked)
+
+    monkeypatch.setattr(relocate, "_expect_writable", expect)
+
+
+async def test_taken_without_a_word(engine: Open, aside: Path, move: Move) -> None:
+    """A file whose name leaves no room for that of its reason is taken, and that is said."""
+    gate = Gate()
+    async with opened(engine, gate, move) as rig:
+        path = await quarantined(rig, gate, "y" * 250)
+        assert await quarantine_of(rig).sweep()
+        await rig.state(path, ["gone"])
+        assert names(aside) == ["y" * 250]
+        (line,) = [line for line in await rig.lines() if line["event"] == "daemon.degraded"]
+        assert line["reason"] == "a quarantined file was taken without a word"
+        assert line["error"] == "no reason beside it: File name too long"
 
 
 async def test_a_look_while_it_is_taken(
