@@ -1,17 +1,21 @@
 """What can be known of one file: its row, its last transition, the disk, and who looks after it."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from daemon.cli.checks.folders import examine_base
 from daemon.cli.places import Place
 from daemon.cli.writers import writers_of
 from daemon.config import Watch, load
+from daemon.config_after import base_of
 from daemon.core.model import Fingerprint, Key, Record, Row
 from daemon.core.policy import Matcher
 from daemon.core.settle import Condition, Look
+from daemon.core.targets import Target
 from daemon.engine.clock import now_us
 from daemon.engine.detection import Detection
 from daemon.engine.disk import Question, look_at
@@ -31,6 +35,7 @@ class Evidence(NamedTuple):
 
     A `look` is of the kind `nowhere` where the watch is no longer configured. `frozen`: why
     removals of the watch wait, None while they do not. `standing`: of the step that it waits for.
+    `hindrance`: what keeps a quarantined file from being taken aside, as far as this user can see.
     """
 
     key: Key
@@ -42,6 +47,7 @@ class Evidence(NamedTuple):
     conditions: list[Condition]
     now: int
     standing: Standing = Standing()
+    hindrance: str | None = None
 
     @property
     def is_there(self) -> bool:
@@ -90,7 +96,20 @@ def gather(scene: Scene, inspection: Inspection, key: Key) -> Evidence:
     last = history[-1] if history else None
     frozen = _frozen(inspection, key.watch)
     standing = _standing(inspection, row) if row else Standing()
-    return Evidence(key, watch, row, last, look, frozen, conditions, now_us(), standing)
+    hindrance = _hindrance(watch, row) if watch and row else None
+    return Evidence(key, watch, row, last, look, frozen, conditions, now_us(), standing, hindrance)
+
+
+def _hindrance(watch: Watch, row: Row) -> str | None:
+    """What is wrong with the folder that `on_quarantine` has for a file."""
+    aside = watch.on_quarantine
+    if row.state != "quarantined" or aside is None or row.seen is None:
+        return None
+    with suppress(ValueError):
+        folder = Path(os.fsdecode(Target(aside.move).of(row.key, row.seen))).parent
+        found = examine_base("", base_of(aside.move, watch.name), folder)
+        return None if found.level == "ok" else f"{found.detail}; {found.remedy}"
+    return None
 
 
 def _standing(inspection: Inspection, row: Row) -> Standing:

@@ -122,9 +122,15 @@ def _quarantined(row: Row, evidence: Evidence) -> Sentences:
     else:
         yield f"Step {row.step} failed {_times(row.failures)}, the last time with: {_error(row)}."
     if aside is not None and row.seen is not None:
-        yield f"It is to be taken to {aside.move!r}, and could not be yet."
+        yield f"It is to be taken to {aside.move!r}, and could not be yet{_hindered(evidence)}."
     elif row.plan == "process":
         yield "It waits for an operator: put a corrected file there, or `touch` it to begin anew."
+
+
+def _hindered(evidence: Evidence) -> str:
+    if evidence.hindrance is not None:
+        return f": {evidence.hindrance}"
+    return "; `daemon.degraded` on the log says why, where something is in the way"
 
 
 def _done(row: Row, evidence: Evidence) -> Sentences:

@@ -1,9 +1,11 @@
 """What becomes of files in the end, from outside: archive, quarantine, removal, loops."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.acceptance.harness import PROJECT
 from tests.acceptance.mounts import needs_mounts, private_mounts
 from tests.acceptance.sites import Site
 
@@ -105,6 +107,40 @@ def test_quarantine(site: Site) -> None:
     assert show(site, "a")["error"] == "exit status 65: not a table"
     why = f"It was quarantined (exit status 65: not a table), and it was taken to {aside / 'a'}."
     assert told(site, "a")[1] == why
+
+
+def test_why_it_was_not_taken_aside(site: Site) -> None:
+    """What keeps a quarantined file in the tree is in `explain`, and what to do about it."""
+    step = 'name = "load"\ncommand = ["sh", "-c", "exit 65"]'
+    site.configure(with_key(site, 'on_quarantine = { move = "aside/{directory}/{name}" }', step))
+    (site.tree / "d").mkdir()
+    (site.tree / "d/a").write_text("content")
+    site.start().ready().line("daemon.degraded", reason="quarantined files stay in the tree")
+    template = f"It is to be taken to '{site.folder}/aside/{{directory}}/{{name}}'"
+    absent = f"there is no folder '{site.folder}/aside': files stay until there is"
+    told_first = told(site, "d/a")[1]
+    assert told_first == f"{template}, and could not be yet: {absent}; make it, or mount it."
+    aside = folder(site, "aside")
+    (aside / "d").write_text("no folder")
+    in_place = f"'{aside}/d' is not a folder; name a folder"
+    assert told(site, "d/a")[1] == f"{template}, and could not be yet: {in_place}."
+
+
+@needs_mounts
+def test_check_warns_of_an_archive_that_is_a_mount_point(site: Site) -> None:
+    """A mount point is a folder also while nothing is mounted; one on the file system is not."""
+    archive = folder(site, "archive")
+    with private_mounts() as mounts:
+        mounts.tmpfs(archive)
+        (mounts.inside(archive) / "in").mkdir()
+        for place, level in (("archive", "warning"), ("archive/in", "ok")):
+            site.configure(with_key(site, f'on_done = {{ move = "{place}/{{relpath}}" }}'))
+            command = site.command("check", "--json", "--config", str(site.config))
+            answer = subprocess.run(
+                [*mounts.wrapper, *command], capture_output=True, check=False, cwd=PROJECT
+            )
+            found = {f["what"]: f for f in map(json.loads, answer.stdout.splitlines())}
+            assert found["w.on_done"]["level"] == level
 
 
 def test_quarantined_before_there_was_a_folder(site: Site) -> None:

@@ -358,7 +358,8 @@ def test_a_reader_who_may_not_read_there(used: Site) -> None:
 def _open_to_others(site: Site) -> None:
     for folder in (site.folder, *site.folder.parents[:-2]):
         folder.chmod(folder.stat().st_mode | 0o011)
-    site.state.chmod(0o755)
+    if site.state.exists():
+        site.state.chmod(0o755)
     site.config.chmod(0o644)
 
 
@@ -467,3 +468,28 @@ def test_check_as_a_user_who_may_not_do_the_work(used: Site) -> None:
     found = [json.loads(line) for line in answer.stdout.splitlines()]
     errors = {f["what"] for f in found if f["level"] == "error"}
     assert errors == {"daemon.state_dir", "w.path"}
+
+
+@ROOT_ONLY
+def test_check_where_a_folder_above_may_not_be_entered(site: Site) -> None:
+    """Whatever lies below a folder that this user may not enter is an error, and ends nothing."""
+    closed = site.folder / "closed"
+    (closed / "folder").mkdir(parents=True)
+    closed.chmod(0o700)
+    step = f'name = "load"\ncommand = ["true"]\noutput = "{closed}/output"'
+    filing = f'[watch.on_done]\nmove = "{closed}/folder/{{relpath}}"\n'
+    site.configure(f"{site.watch(step)}\n{filing}", output=f"{closed}/log")
+    site.config.write_text(site.config.read_text().replace('"state', f'"{closed}/state'))
+    _open_to_others(site)
+    site.tree.chmod(0o777)
+    answer = _as_nobody(["check", "--json", "-c", str(site.config)])
+    assert (answer.returncode, answer.stderr) == (78, "")
+    found = [json.loads(line) for line in answer.stdout.splitlines()]
+    errors = {f["what"]: f["detail"] for f in found if f["level"] == "error"}
+    unseen = f"'{closed}/folder' cannot be looked at: Permission denied"
+    forbidden = f"'{closed}' cannot be written by this user"
+    assert errors.pop("w.on_done") == f"{unseen}: files stay until there is"
+    assert errors.pop("log.output") == f"'{closed}': {forbidden}"
+    assert errors.pop("w.load.output") == f"'{closed}': {forbidden}"
+    assert errors.pop("daemon.state_dir") == f"'{closed}/state', to be made: {forbidden}"
+    assert errors.keys() == {"database"}

@@ -9,7 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daemon.cli.checks import Finding, quoted
-from daemon.cli.checks.folders import examine_state, examine_writable, may
+from daemon.cli.checks.folders import (
+    examine_base,
+    examine_state,
+    examine_writable,
+    may,
+    missing,
+)
 from daemon.cli.checks.inotify import examine_extent, examine_limits, extent_of, usage_of
 from daemon.cli.checks.programs import examine_program, examine_worker
 from daemon.config import Config, Watch
@@ -62,10 +68,9 @@ def _other_daemon(state_dir: Path) -> Finding:
 
 
 def _log(path: Path) -> Finding:
-    if not path.parent.is_dir():
-        detail = f"there is no folder {quoted(path.parent)}"
-        return Finding("error", "log.output", detail, "make it, or name a file elsewhere")
-    if not path.exists():
+    if reason := missing(path.parent):
+        return Finding("error", "log.output", reason, "make it, or name a file elsewhere")
+    if not may(path, os.F_OK):
         return examine_writable("log.output", path.parent)
     if path.is_dir() or not may(path, os.R_OK | os.W_OK):
         detail = f"{quoted(path)} cannot be written by this user"
@@ -106,10 +111,11 @@ def _taking(watch: Watch, what: str, after: After) -> Finding:
     if after == "delete":
         return Finding("ok", what, "files are deleted")
     base = base_of(after.move, watch.name)
-    if not base.is_dir():
-        detail = f"there is no folder {quoted(base)}: files stay until there is"
-        return Finding("error", what, detail, "make it, or mount it")
-    return examine_writable(what, base)
+    found = examine_base(what, base)
+    if found.level == "ok" and base.is_mount():
+        detail = f"{quoted(base)} is a mount point: while nothing is mounted, files go below it"
+        return Finding("warning", what, detail, "name a folder on that file system")
+    return found
 
 
 def _posting(what: str, step: HttpStep) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """The daemon's own folders: may it write there, is there room, and does the file system do."""
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,12 +35,21 @@ def examine_writable(what: str, folder: Path) -> Finding:
     """Whether files can be made in a folder, or the folder itself can."""
     there = nearest(folder)
     absent = "" if there == folder else ", to be made"
-    if not there.is_dir():
-        return Finding("error", what, f"{quoted(there)} is not a folder", "name a folder")
+    if reason := missing(there):
+        return Finding("error", what, reason, "name a folder")
     if not may(there, os.W_OK | os.X_OK):
         detail = f"{quoted(folder)}{absent}: {quoted(there)} cannot be written by this user"
         return Finding("error", what, detail, "let the daemon's user own it, or name another")
     return Finding("ok", what, f"{quoted(folder)}{absent or ', writable'}")
+
+
+def examine_base(what: str, base: Path, folder: Path | None = None) -> Finding:
+    """Whether files can be taken to a folder, which may be one below the base, yet to be made."""
+    if reason := missing(base):
+        return Finding(
+            "error", what, f"{reason}: files stay until there is", "make it, or mount it"
+        )
+    return examine_writable(what, folder or base)
 
 
 def nearest(path: Path) -> Path:
@@ -47,6 +57,20 @@ def nearest(path: Path) -> Path:
     while not os.path.lexists(path) and path != path.parent:
         path = path.parent
     return path
+
+
+def missing(folder: Path) -> str | None:
+    """Why there is no folder to put anything into; None where there is one.
+
+    `Path.is_dir` and `Path.exists` raise where a folder above may not be entered.
+    """
+    try:
+        mode = folder.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return f"there is no folder {quoted(folder)}"
+    except OSError as error:
+        return f"{quoted(folder)} cannot be looked at: {error.strerror}"
+    return None if stat.S_ISDIR(mode) else f"{quoted(folder)} is not a folder"
 
 
 def may(path: Path, mode: int) -> bool:
@@ -58,7 +82,7 @@ def _foreign_files(folder: Path) -> Iterator[Finding]:
     """A daemon that once ran as another user leaves files that this one cannot write."""
     for name in _OWN_FILES:
         path = folder / name
-        if path.exists() and not may(path, os.R_OK | os.W_OK):
+        if may(path, os.F_OK) and not may(path, os.R_OK | os.W_OK):
             detail = f"{quoted(path)} cannot be written by this user"
             remedy = "give it to the daemon's user with chown"
             yield Finding("error", "daemon.state_dir", detail, remedy)

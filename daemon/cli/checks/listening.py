@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.cli.checks import Finding, quoted
-from daemon.cli.checks.folders import examine_writable, may
+from daemon.cli.checks.folders import examine_writable, may, missing
 from daemon.config_address import Address, TcpAddress, UnixAddress
 
 WHAT = "metrics.listen"
@@ -64,9 +64,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _socket(path: Path) -> Finding:
-    if not path.parent.is_dir():
-        detail = f"there is no folder {quoted(path.parent)}"
-        return Finding("error", WHAT, detail, "make it, or name a socket elsewhere")
+    if reason := missing(path.parent):
+        return Finding("error", WHAT, reason, "make it, or name a socket elsewhere")
     if os.path.lexists(path) and not path.is_socket():
         detail = f"{quoted(path)} is there, and is no socket"
         return Finding("error", WHAT, detail, "remove it, or name another")

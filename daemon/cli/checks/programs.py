@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from daemon.cli.checks import Finding, quoted
-from daemon.cli.checks.folders import examine_writable, may
+from daemon.cli.checks.folders import examine_writable, may, missing
 from daemon.config_program import placeholders
 from daemon.config_steps import CommandStep, ProgramStep, WorkerStep
 
@@ -74,10 +74,9 @@ def _found(program: str, path: str | None, cwd: Path | None = None) -> str | Non
 
 
 def _output(what: str, path: Path) -> Finding:
-    if not path.parent.is_dir():
-        detail = f"there is no folder {quoted(path.parent)}"
-        return Finding("error", what, detail, "make it, or name a file elsewhere")
-    if not path.exists():
+    if reason := missing(path.parent):
+        return Finding("error", what, reason, "make it, or name a file elsewhere")
+    if not may(path, os.F_OK):
         return examine_writable(what, path.parent)
     if not stat.S_ISREG(path.lstat().st_mode) or not may(path, os.W_OK):
         detail = f"{quoted(path)} is no regular file that this user may write"
