@@ -63,10 +63,14 @@ def url(value: object) -> str:
     if not match:
         remedy = 'write "https://host/path", in ASCII (%20 for a space), without a "#"'
         raise wrong(value, remedy, "found no URL of the kind http or https")
+    if {"{", "}"} & {*match[0]}:
+        remedy = "leave it away (%7B, if it is meant): the path is in the event that is sent"
+        raise wrong(value, remedy, "found a brace, and nothing is replaced in a URL")
     if match["user"]:
         raise wrong(value, "give a token as `secret`", "found a user before the host of the URL")
     if match["port"] and int(match["port"]) not in _PORTS:
-        raise wrong(value, f"a port is a number from {_PORTS[0]} to {_PORTS[-1]}", "found another")
+        remedy = f"a port is a number from {_PORTS[0]} to {_PORTS[-1]}"
+        raise wrong(value, remedy, f"found the port {match['port']}")
     if refusal := without("http", value, "nothing can be sent"):
         raise refusal
     return match[0]

@@ -45,6 +45,8 @@ def listing(read: Read[Value]) -> Read[tuple[Value, ...]]:
     """Reads a list, each element by the same reader."""
 
     def read_list(value: object) -> tuple[Value, ...]:
+        if isinstance(value, dict):
+            raise wrong(value, "begin it with two brackets, [[...]]: there may be several")
         if not isinstance(value, list):
             raise wrong(value, "write a list: [ ... ]")
         return tuple(_read_all((index, read, part) for index, part in enumerate(value)).values())

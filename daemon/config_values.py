@@ -89,7 +89,7 @@ def number(least: float, most: float | None = None) -> Read[float]:
 
 
 def _bounds(least: float, most: float | None) -> str:
-    return f"at least {least:g}" + ("" if most is None else f" and at most {most:g}")
+    return f"at least {least}" + ("" if most is None else f" and at most {most}")
 
 
 def duration(value: object) -> float:

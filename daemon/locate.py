@@ -14,6 +14,8 @@ from daemon.errors import ConfigError, Problem
 
 DEFAULT_CONFIG = Path("/etc/treewarden/config.toml")
 FOLDER = "write the path of a folder in quotes"
+SYNTAX = "correct the syntax"
+_AGAIN = re.compile("Cannot (?:overwrite|declare|redefine|mutate|update)", re.IGNORECASE)
 
 
 def find_config(option: str | None) -> Path:
@@ -29,7 +31,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 def read_text(path: Path) -> str:
     """The file's text. Raises `ConfigError` where it cannot be read, or is not UTF-8."""
     try:
-        return path.read_bytes().decode()
+        return path.read_bytes().decode("utf-8-sig")  # some editors begin with a byte order mark
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise _error(path, line, "the text is not UTF-8", "save it as UTF-8") from error
@@ -46,7 +48,9 @@ def parse(text: str, path: Path) -> dict[str, Any]:
     # tomllib lets a number of 5,000 digits through as ValueError, deep nesting as RecursionError.
     except (ValueError, RecursionError) as error:
         found = f"not TOML: {error}"
-        raise _error(path, _line(str(error), text), found, "correct the syntax") from error
+        again = _AGAIN.search(found)
+        remedy = "write it once, and [[watch.step]] below its [[watch]]" if again else SYNTAX
+        raise _error(path, _line(str(error), text), found, remedy) from error
 
 
 DATABASE = "treewarden.db"

@@ -270,6 +270,8 @@ BROKEN = [
     ('"tree"', '"tree"\nsettle.manifest = "a/*"', 6, "watch[0].settle.manifest", "'a/*'", "'/'"),
     ('"tree"', '"tree"\nsettle.manifest = ["*"]', 6, "watch[0].settle.manifest", "list", "text"),
     ('"tree"', '"tree"\nsettle = 5', 6, "watch[0].settle", "found 5", "table"),
+    ("[[watch]]", "[watch]", 3, "watch", "a table", "[[...]]"),
+    ("[[watch.step]]", "[watch.step]", 6, "watch[0].step", "a table", "[[...]]"),
     ('name = "in"\n', "", 3, "watch[0].name", "missing", 'name = "incoming"'),
     ('name = "in"', 'name = "a/b"', 4, "watch[0].name", "'a/b'", "letters"),
     ('name = "in"', 'name = "a\\n"', 4, "watch[0].name", "'a\\n'", "letters"),
@@ -292,6 +294,7 @@ BROKEN = [
     (COMMAND, 'function = "x:y"\npool = 1', 9, "watch[0].step[0].pool", "found 1", "process"),
     (COMMAND, 'function = "x:y"\npath = [1]', 9, "watch[0].step[0].path[0]", "found 1", "path"),
     ('"]', '"]\nconcurrency = 1025', 9, "watch[0].step[0].concurrency", "1025", "at most 1024"),
+    ('"]', '"]\nlimits = {files=1}', 9, "watch[0].step[0].limits.files", "1", "most 1073741824"),
     ('"]', '"]\nattempts = true', 9, "watch[0].step[0].attempts", "true", "whole number"),
     ('"]', f'"]\nattempts = "{"x" * 99}"', 9, "watch[0].step[0].attempts", "x...", "whole number"),
     ('"]', f'"]\nconcurrency = 0x{"f" * 9000}', 9, "watch[0].step[0].concurrency", "0xf", "1024"),
@@ -545,6 +548,21 @@ def test_not_toml(tmp_path: Path, content: bytes, line: int | None) -> None:
     path.write_bytes(content)
     (problem,) = problems(path)
     assert problem.line == line or line is None
+
+
+def test_written_twice(write: Write) -> None:
+    """What stands there a second time, or before what it belongs to, is told from a slip."""
+    step = '[[watch.step]]\nname = "x"\n[[watch]]\n'
+    for text in (GOOD.replace("[[watch]]\n", step), f"{GOOD}timeout = 1\ntimeout = 2\n"):
+        (problem,) = problems(write(text))
+        assert problem.line
+        assert problem.remedy == "write it once, and [[watch.step]] below its [[watch]]"
+
+
+def test_a_byte_order_mark(write: Write) -> None:
+    """Some editors begin with one: it changes nothing, neither what is read nor the lines."""
+    assert load(write(f"\ufeff{GOOD}")).watch[0].name == "in"
+    assert summary(write(f"\ufeff{GOOD}bogus = 1\n")) == [(9, "watch[0].step[0].bogus")]
 
 
 def test_no_file(tmp_path: Path) -> None:

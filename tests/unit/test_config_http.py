@@ -113,6 +113,7 @@ def test_urls(write: Write, url: str) -> None:
         "https://ex\u00e4mple.com/hunter2secret",
         "https://[::1/hunter2secret",
         "https://-example.com/",
+        "https://example.com/hunter2secret/{name}",
     ],
 )
 def test_no_urls(write: Write, url: str) -> None:
