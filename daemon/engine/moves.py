@@ -175,9 +175,12 @@ class Moves:
     def _overwritten(self, turn: Turn, origin: Origin) -> bool:
         """One file was renamed over another: the row stays, and knows what was done with the new.
 
-        Whoever saves by renaming a new file over the old one means the same file.
+        Whoever saves by renaming a new file over the old one means the same file. But where there
+        are steps for removed files they undo what was done under the other name, and so it has to
+        be done again under this one.
         """
-        known = origin.row.done if origin.row.done == origin.row.content else None
+        undone = turn.facts.removal_steps and not turn.facts.takes_away
+        known = origin.row.done if origin.row.done == origin.row.content and not undone else None
         turn.facts = replace(turn.facts, inherited=known)
         return False
 

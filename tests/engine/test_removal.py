@@ -48,6 +48,25 @@ async def removed(rig: Rig, path: Key) -> Row:
     return await rig.row(path)
 
 
+@pytest.mark.parametrize("undoes", [True, False])
+async def test_renamed_over_another(engine: Open, tree: Path, *, undoes: bool) -> None:
+    """What is undone under its former name is done anew under the one that it has taken."""
+    gate = Gate()
+    opening = opened(engine, gate) if undoes else engine(gate)
+    async with opening as rig:
+        path, former = [await done(rig, gate, name) for name in ("a", "b")]
+        (tree / "b").rename(tree / "a")
+        for each in (path, former):
+            await rig.send(each, "look", waited=True)
+        assert (await rig.row(path)).state == "settling"
+        await rig.send(path, "look")
+        states = [(row.state, row.plan) for row in (await rig.row(path), await rig.row(former))]
+        if undoes:
+            assert states == [("ready", "process"), ("ready", "remove")]
+        else:
+            assert states == [("done", "process"), ("gone", "process")]
+
+
 async def test_removed_after_it_was_done(engine: Open) -> None:
     """The steps run in order on what is not there any more; then its row is gone."""
     gate = Gate()
