@@ -7,6 +7,7 @@ may be wrong elsewhere, and they answer all the same.
 import os
 import re
 import tomllib
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 def read_text(path: Path) -> str:
     """The file's text. Raises `ConfigError` where it cannot be read, or is not UTF-8."""
     try:
-        return path.read_bytes().decode("utf-8-sig")  # some editors begin with a byte order mark
+        # Some editors begin with a byte order mark.
+        return path.read_bytes().removeprefix(BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise _error(path, line, "the text is not UTF-8", "save it as UTF-8") from error
