@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 
@@ -154,6 +155,8 @@ class Service:
     async def _serve(self) -> None:
         """Everything that brings work in, or begins it."""
         await self.know_trees()
+        # What is missing may have been renamed: only the first scan tells, and it comes last.
+        listed = {name: self.inbox.begin(name) for name in self.trees}
         await self._survivors.find()
         await tidy(self.trees.values(), self.ledger, self._record.parts)
         finish = finisher(self.dispatcher)
@@ -175,8 +178,8 @@ class Service:
             tasks.create_task(self._check_store())
             tasks.create_task(feed_watchdog(self._notifier, self._store.ping))
             patience = tasks.create_task(self._ask_for_patience())
-            scans = [tasks.create_task(self._watch(tree, tasks)) for tree in self.trees.values()]
-            await asyncio.gather(*scans)
+            watching = (self._watch(tree, tasks, listed[tree.name]) for tree in self.trees.values())
+            await asyncio.gather(*[tasks.create_task(each) for each in watching])
             patience.cancel()
             self._journal.daemon("ready", watches=len(self.trees))
             self._notifier.ready()
@@ -207,7 +210,9 @@ class Service:
                 tree.adopt_before = mark.first_seen
         await self.roots.begin()
 
-    async def _watch(self, tree: Tree, tasks: asyncio.TaskGroup) -> None:
+    async def _watch(
+        self, tree: Tree, tasks: asyncio.TaskGroup, listed: Callable[[], None]
+    ) -> None:
         """Watch a tree, and only then scan it: what changes in between is seen by the watcher."""
         polled = tree.remote = await self._disk.run(partial(must_poll, tree.watch.mode, tree.root))
         hints = Hints(
@@ -221,7 +226,7 @@ class Service:
         tasks.create_task(hints.run())
         async with self.scanner.reading_ahead(tree):
             await hints.watching.wait()
-        await self.reconciler.reconcile(tree, "start")
+        await self.reconciler.reconcile(tree, "start", listed)
         if tree.adopt_before:
             tasks.create_task(self._finish_adoption(tree))
         tasks.create_task(self.reconciler.run(tree))

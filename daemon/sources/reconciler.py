@@ -119,14 +119,16 @@ class Reconciler:
             await self.reconcile(tree, cause or ("period" if _is_watched(tree) else "poll"))
             ended = loop.time()
 
-    async def reconcile(self, tree: Tree, cause: str) -> Counts:
-        """Scan a whole tree and say what came of it, if anything did."""
+    async def reconcile(
+        self, tree: Tree, cause: str, listed: Callable[[], None] = lambda: None
+    ) -> Counts:
+        """Scan a whole tree and say what came of it, if anything did; `listed`: see the scanner."""
         loop = asyncio.get_running_loop()
         if cause == "burst":
             await self._inbox.idle_for(HINTS_SECONDS)
         await self._inbox.unbundled_for(tree.name, FOUND_SECONDS)
         since = loop.time()
-        counts = await self._scanner.scan(tree, [b""])
+        counts = await self._scanner.scan(tree, [b""], listed)
         took = loop.time() - since
         self._rounds[tree.name].not_before = loop.time() + PAUSE * took
         tree.detection.directories = counts.directories

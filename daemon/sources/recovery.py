@@ -135,8 +135,9 @@ async def recover(
     known = list(trees)
     for tree in known:
         found += await _interrupt(tree, inbox, ledger, survivors, finish)
-    # What was interrupted may itself wait for a removed step: it has to be on record first.
-    await inbox.idle()
+    # What was interrupted may itself wait for a removed step: it has to be on record first. Where
+    # its file is missing it is held back from then on, for the first scan may find it elsewhere.
+    await inbox.arrived()
     for tree in known:
         found += await _release_stranded(tree, inbox, ledger)
         if not tree.is_plain:

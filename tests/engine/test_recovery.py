@@ -1,5 +1,6 @@
 """What a former run left behind."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from daemon.core.model import Key
 from daemon.sources.recovery import recover
 from daemon.store.opening import open_store
 from daemon.store.rows import record_of_transition
-from tests.engine.conftest import Open, step_on
+from tests.engine.conftest import Gate, Open, background, step_on
 
 
 async def left_processing(folder: Path, *paths: Key) -> None:
@@ -42,6 +43,41 @@ async def test_processing_is_interrupted(
             assert (row.state, row.interruptions, row.attempt) == ("ready", 1, 1)
         causes = {line["cause"] for line in await rig.lines() if line["event"] == "interrupt"}
         assert causes == {"crash"}
+
+
+class Slow:
+    """In the place of the hints: a watcher whose walk takes until the test says that it ends."""
+
+    def __init__(self, watching: asyncio.Event) -> None:
+        self.watching = watching
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_renamed_while_nobody_ran(
+    engine: Open, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missing file that was being handled is not let go before the first scan has looked."""
+    watching, gate = asyncio.Event(), Gate()
+    monkeypatch.setattr("daemon.service.Hints", lambda *_, **__: Slow(watching))
+    async with engine(gate) as rig:
+        path = rig.write("a")
+        await rig.send(path, "look")
+        number = (await rig.row(path)).id
+    await left_processing(tmp_path, path)
+    (tree / "a").rename(tree / "b")
+    async with engine(gate) as rig:
+        service = rig.service
+        patience = service.pipeline._patience
+        async with background(service._serve()):
+            # Its time is over; before there was a scan it was let go then.
+            while not any(patience._over.values()):
+                assert (await rig.row(path)).state != "gone"
+            watching.set()
+            job = await gate.let_pass()
+            await rig.state(rig.key("b"), ["done"])
+        assert (job.file_id, job.file.path, job.attempt) == (number, b"b", 2)
 
 
 async def test_file_that_takes_the_daemon_down(engine: Open, tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ async def test_changed_while_the_watcher_is_set_up(
         done = asyncio.Event()
         monkeypatch.setattr(Ahead, "read", telling(Ahead.read, done))
         async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(rig.service._watch(the_tree(rig), tasks))
+            watching = tasks.create_task(rig.service._watch(the_tree(rig), tasks, lambda: None))
             await done.wait()
             (tree / "d/a").write_bytes(b"in place")
             await asyncio.to_thread(gate.write_bytes, b"")
