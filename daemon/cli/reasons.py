@@ -15,6 +15,7 @@ from daemon.engine.waiting import named
 _WELL = frozenset({"ready", "processing", "done", "gone"})
 # While it does not run these stay as they are, and nobody minds.
 _AT_REST = frozenset({"done", "gone", "quarantined", "held"})
+_AT_A_STEP = frozenset({"ready", "processing", "failed"})
 _KINDS = {
     "directory": "It is a directory: only the files in it have a state.",
     "other": "It is a link, or something else that is no regular file: only those are taken.",
@@ -189,6 +190,10 @@ def _missing(evidence: Evidence, confirmation: str) -> Sentences:
 
 def _step_is(row: Row, scene: Scene, evidence: Evidence) -> Sentences:
     """What the daemon says of the step of a file that could be started, or may be still handled."""
+    if evidence.watch and row.step and row.state in _AT_A_STEP and _step(row, evidence) is None:
+        yield f"Step {row.step} is no longer configured: the next start begins anew with the file."
+    if not scene.running and row.state == "processing":
+        yield "How this attempt ends is not on record: the next start has the file tried again."
     if scene.running and row.state == "ready":
         yield from _closed(row, evidence)
     elif scene.running and row.state == "processing":

@@ -150,7 +150,8 @@ class Reconciler:
         tree.detection.missed.clear()
         self._journal.daemon(
             "reconciled",
-            "info" if counts.found or missed else "debug",
+            # Who asked for it wants to hear of it, also where nothing differs.
+            "info" if counts.found or missed or cause == "request" else "debug",
             watch=tree.name,
             cause=cause,
             duration_ms=round(took * 1000, 3),

@@ -153,8 +153,15 @@ def test_files_at_work_and_in_the_queue(site: Site) -> None:
     assert sentences[0].startswith("It waits for a place in step load, which takes 1 at a time, ")
     daemon.kill()
     gate.open(2)
+    down = "The daemon does not run."
     assert told(site, waiting)[0] == 1
-    assert told(site, waiting)[2][1:] == ["The daemon does not run."]
+    assert told(site, waiting)[2][1:] == [down]
+    unknown = "How this attempt ends is not on record: the next start has the file tried again."
+    assert told(site, running)[2][1:] == [unknown, down]
+    site.configure(site.watch(f'name = "other"\ncommand = [{script}]'))
+    anew = "Step load is no longer configured: the next start begins anew with the file."
+    assert told(site, waiting)[2][1:] == [anew, down]
+    assert told(site, running)[2][1:] == [anew, unknown, down]
 
 
 def test_files_that_are_through(site: Site) -> None:

@@ -103,6 +103,21 @@ async def test_unchanged_files(engine: Open, tree: Path, monkeypatch: pytest.Mon
         assert [line["level"] for line in (await rig.lines())[before[1] :]] == ["debug"]
 
 
+async def test_answer_to_a_request(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asked for a scan hears of its end at `info`, though nothing differs."""
+    put(tree, "same")
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        await scan.run()
+        await rig.service.inbox.idle()
+        for cause in ("request", "period"):
+            await scan.reconciler.reconcile(scan.tree, cause)
+        told = [line for line in await rig.lines() if line["event"] == "daemon.reconciled"]
+        assert [line["level"] for line in told] == ["info", "debug"]
+
+
 async def test_differences_only(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is new, changed or missing is looked at, and nothing else; the line has the counts."""
     put(tree, "same", "changed", "missing", "d/missing")
