@@ -21,7 +21,8 @@ from daemon.handlers.launching import Launcher
 from daemon.handlers.record import Mark, Record, nowhere
 from daemon.handlers.running import Pipe, Running, end_at_once
 from daemon.handlers.said import how_it_ended, readable_tail, result_text, said
-from daemon.handlers.starting import Start, Starter
+from daemon.handlers.start import Start
+from daemon.handlers.starting import Starter
 from daemon.handlers.streams import CannotBegin, Streams
 
 _REJECTED = 65
@@ -50,7 +51,8 @@ class CommandHandler:
         began = time.monotonic()
         with Streams(self._step, self._output, jobs) as streams:
             try:
-                await self._open(streams, jobs)
+                if streams.are_files:
+                    await self._open(streams, jobs)
                 outcome = await self._run(jobs, streams)
             except CannotBegin as cause:
                 outcome = Outcome(cause.verdict, cause.error)
@@ -79,57 +81,58 @@ class CommandHandler:
             raise CannotBegin(*self._launcher.judge(program, error)) from error
 
     async def _run(self, jobs: Sequence[Job], streams: Streams) -> Outcome:
-        first = jobs[0]
-        alone = first.file_id if len(jobs) == 1 else 0
-        mark = self._record.begin(first.file.watch, first.step, alone)
-        start = self._begin(jobs, streams, mark)
-        try:
-            pid = await self._process(jobs, start)
-            # Read once: a thread may still find out.
-            ended = start.ended
-            running = self._watch_over(pid, streams, ended=ended)
-            if start.cancelled:
-                running.push()
-            status = await running.end()
-        finally:
-            start.afterwards(mark.ended)
+        program = _Program(self, jobs, streams)
+        streams.lent_to = start = self._starter.start(program)
+        pid = await self._process(jobs, start)
+        status, timed_out = start.status, False
+        if status is None:
+            status, timed_out = await self._end(program, pid, start)
         if start.cancelled:
             raise asyncio.CancelledError
-        return await self._judge(running, status, streams)
+        return await self._judge(status, streams, timed_out=timed_out)
 
-    def _begin(self, jobs: Sequence[Job], streams: Streams, mark: Mark) -> Start:
-        argv = self._arguments.of(jobs)
+    def launch(self, jobs: Sequence[Job], mark: Mark, streams: Streams) -> int:
+        """In a thread: start the program for these files; its process."""
         variables = mark.environment | variables_of(jobs, counted=self._step.batch > 1)
+        return self._launcher.start(self._arguments.of(jobs), variables, streams)
 
-        def launch() -> int:
-            pid = self._launcher.start(argv, variables, streams)
-            mark.started(pid)
-            return pid
-
-        streams.lent_to = start = self._starter.start(launch)
-        return start
+    def begin(self, jobs: Sequence[Job]) -> Mark:
+        """In a thread: put a run on record."""
+        first = jobs[0]
+        alone = first.file_id if len(jobs) == 1 else 0
+        return self._record.begin(first.file.watch, first.step, alone)
 
     async def _process(self, jobs: Sequence[Job], start: Start) -> int:
-        program = self._arguments.of(jobs)[0]
         try:
             return await start.process(self._step.timeout, self._step.kill_after)
         except TimeoutError as error:
             late = f"not loaded after {self._step.timeout:g}s: does the disk with it hang?"
-            raise CannotBegin("unavailable", f"{os.fsdecode(program)}: {late}") from error
+            raise CannotBegin(
+                "unavailable", f"{os.fsdecode(self._arguments.of(jobs)[0])}: {late}"
+            ) from error
         except Exception as error:  # whatever kept it from starting, `judge` says whose fault it is
-            raise CannotBegin(*self._launcher.judge(program, error)) from error
+            raise CannotBegin(*self._launcher.judge(self._arguments.of(jobs)[0], error)) from error
 
-    def _watch_over(self, pid: int, streams: Streams, *, ended: bool) -> Running:
-        timeout, kill_after = self._step.timeout, self._step.kill_after
+    async def _end(self, program: "_Program", pid: int, start: Start) -> tuple[int, bool]:
+        """See a program to its end that still runs: its status, and whether it was out of time."""
         try:
-            streams.hand_over(ended=ended)
-            return Running(pid, timeout=timeout, kill_after=kill_after, ended=ended)
+            running = self._watch_over(pid, program.streams)
+            if start.cancelled:
+                running.push()
+            return await running.end(), running.timed_out
+        finally:
+            program.mark.ended()
+
+    def _watch_over(self, pid: int, streams: Streams) -> Running:
+        try:
+            streams.listen()
+            return Running(pid, timeout=self._step.timeout, kill_after=self._step.kill_after)
         except (OSError, RuntimeError) as error:  # no memory, or no thread to wait for it in
             end_at_once(pid)
             raise CannotBegin("defer", f"cannot watch over the program: {error}") from error
 
-    async def _judge(self, running: Running, status: int, streams: Streams) -> Outcome:
-        if running.timed_out:
+    async def _judge(self, status: int, streams: Streams, *, timed_out: bool) -> Outcome:
+        if timed_out:
             words = await streams.last_words()
             return Outcome("retry", said(f"timed out after {self._step.timeout:g}s", words))
         if status == 0:
@@ -143,6 +146,35 @@ class CommandHandler:
         if status in self._step.unavailable:
             return "unavailable"
         return "reject" if status == _REJECTED else "retry"
+
+
+class _Program:
+    """One run: what a thread does of it, from the record on to the end, if that comes soon."""
+
+    def __init__(self, handler: CommandHandler, jobs: Sequence[Job], streams: Streams) -> None:
+        self._handler = handler
+        self._jobs = jobs
+        self.streams = streams
+        self.mark: Mark
+
+    def launch(self) -> int:
+        """See `Program`."""
+        self.streams.make_pipes()
+        self.mark = mark = self._handler.begin(self._jobs)
+        try:
+            pid = self._handler.launch(self._jobs, mark, self.streams)
+        except BaseException:
+            mark.ended()
+            raise
+        mark.started(pid)
+        self.streams.given()
+        return pid
+
+    def over(self, status: int) -> None:
+        """See `Program`."""
+        self.mark.ended()
+        if status == 0:
+            self.streams.hush()
 
 
 def install_child_watcher() -> None:

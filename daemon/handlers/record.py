@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,10 +84,12 @@ class Record:
         self.parts = parts
         self._instance = instance
         self.left = left
-        self._runs = 0
-        self._slots = max((one.slot for one in left), default=0)
+        # Programs are started in several threads, and each of these calls is one step for them all.
+        self._runs = count(1)
+        last = max((one.slot for one in left), default=0)
+        self._further = count(last + 1)
         taken = {one.slot for one in left}
-        self._free = [slot for slot in range(1, self._slots) if slot not in taken]
+        self._free = [slot for slot in range(1, last) if slot not in taken]
 
     @classmethod
     def open(cls, state_dir: Path) -> "Record":
@@ -111,13 +114,12 @@ class Record:
         return cls(fd, b"%x-%x-%x" % (st.st_dev, st.st_ino, time.time_ns()), left, parts)
 
     def begin(self, watch: str, step: str, file_id: int = 0) -> Mark:
-        """Put a run on record; `file_id` where it is about a single file."""
-        self._runs += 1
-        if self._free:
+        """Put a run on record; `file_id` where it is about a single file. In any thread."""
+        try:
             slot = self._free.pop()
-        else:
-            slot = self._slots = self._slots + 1
-        run = b"%b.%d" % (self._instance, self._runs)
+        except IndexError:
+            slot = next(self._further)
+        run = b"%b.%d" % (self._instance, next(self._runs))
         return Mark(self, slot, run, b"%d %b" % (file_id, lane_of(watch, step)))
 
     def write(self, slot: int, line: bytes) -> None:

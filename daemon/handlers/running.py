@@ -13,31 +13,34 @@ from daemon.handlers.orphaned import pipe
 # inherited the pipe may hold it open for ever.
 GRACE = 0.1
 _CHUNK = 65_536
-# What asyncio says as well where somebody else has taken the status.
-_UNKNOWN = 255
+# What asyncio says as well where somebody else has taken the status: a function in this process
+# may wait for whichever child ends.
+UNKNOWN = 255
 
 
 class Pipe:
     """What a program says into a pipe; of it `kept` bytes stay, the last ones or the first ones.
 
-    `outlives`: a program that outlives us is not ended by what it says.
+    `outlives`: a program that outlives us is not ended by what it says. Made in any thread; what is
+    read is read in the loop.
     """
 
     def __init__(self, kept: int, *, first: bool = False, outlives: bool = False) -> None:
-        self._loop = asyncio.get_running_loop()
         self._kept = kept
         self._first = first
         self._fd, self.inlet = pipe(outlives=outlives)
-        self._listens = False
+        # The loop that listens, as long as one does.
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._bytes = bytearray()
-        self._closed = asyncio.Event()
+        self._closed: asyncio.Event | None = None
 
     def open(self) -> None:
         """The program has its end of it, and ours of that is closed."""
         self.close_inlet()
         os.set_blocking(self._fd, False)
-        self._loop.add_reader(self._fd, self._read)
-        self._listens = True
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._fd, self._read)
+        self._loop = loop
 
     def forget(self) -> None:
         """What was kept so far is about something else."""
@@ -45,10 +48,11 @@ class Pipe:
 
     async def end(self) -> bytes:
         """What was kept, once everybody has closed the pipe, or a moment after now."""
-        if self._fd >= 0 and not self._listens:
+        if self._fd >= 0 and self._loop is None:
             self.open()
         self._read()
-        if not self._closed.is_set():
+        if self._fd >= 0:
+            self._closed = asyncio.Event()
             with suppress(TimeoutError):
                 async with asyncio.timeout(GRACE):
                     await self._closed.wait()
@@ -65,10 +69,11 @@ class Pipe:
         self.close_inlet()
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            if self._listens:
+            if self._loop is not None:
                 self._loop.remove_reader(fd)
             os.close(fd)
-        self._closed.set()
+        if self._closed is not None:
+            self._closed.set()
 
     def _read(self) -> None:
         if self._fd < 0:
@@ -91,7 +96,6 @@ class Running:
     """A process and its group. Every reason to end it is a push: the first TERM, the next KILL.
 
     `timeout` may be endless. `with_group`: what it has started ends with it, pushed or not.
-    `ended`: it is over already, which nobody has waited for.
 
     Raises:
         OSError, RuntimeError: the machine has nothing left to wait for it with; see `end_at_once`.
@@ -104,7 +108,6 @@ class Running:
         timeout: float,
         kill_after: float,
         with_group: bool = False,
-        ended: bool = False,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.pid = pid
@@ -114,17 +117,12 @@ class Running:
         self.pushes = 0
         self._over = asyncio.Event()
         self.timed_out = False
-        self._ended = ended
-        self._alarm: asyncio.TimerHandle | None = None
-        if not ended:
-            _on_exit(self._loop, pid, self._exited)
-            # After what may fail: it would signal a number that is somebody else's by then.
-            self._alarm = self._loop.call_later(timeout, self._expire)
+        _on_exit(self._loop, pid, self._exited)
+        # After what may fail: it would signal a number that is somebody else's by then.
+        self._alarm = self._loop.call_later(timeout, self._expire)
 
     async def end(self) -> int:
         """The exit status, or minus the signal. Cancelling asks for the end, and then forces it."""
-        if self._ended:
-            self._exited()
         cancelled: asyncio.CancelledError | None = None
         while not self._over.is_set():
             try:
@@ -141,7 +139,7 @@ class Running:
         if self._over.is_set():
             return
         self.pushes += 1
-        self._calm()
+        self._alarm.cancel()
         if self.pushes == 1:
             self._signal(signal.SIGTERM)
             self._alarm = self._loop.call_later(self._kill_after, self.push)
@@ -153,20 +151,13 @@ class Running:
         self.push()
 
     def _exited(self) -> None:
-        self._calm()
+        self._alarm.cancel()
         if self.pushes or self._with_group:
             # Whoever of the group is still there outlived its leader, or the TERM. The leader,
             # which nobody has waited for, still keeps the number from being another group's.
             self._signal(signal.SIGKILL)
-        try:
-            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        except ChildProcessError:  # a function in this process waits for whichever child ends
-            self._status = _UNKNOWN
+        self._status = status_of(self.pid)
         self._over.set()
-
-    def _calm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
 
     def _signal(self, number: signal.Signals) -> None:
         # The group may hold only programs that became another user's.
@@ -174,13 +165,27 @@ class Running:
             os.killpg(self.pid, number)
 
 
+def status_of(pid: int) -> int:
+    """Wait for a program: its exit status, or minus the signal. Blocks until it is over."""
+    status = status_if_over(pid, 0)
+    return UNKNOWN if status is None else status
+
+
+def status_if_over(pid: int, how: int = os.WNOHANG) -> int | None:
+    """The same of one that may still run; None if it does."""
+    try:
+        waited_for, status = os.waitpid(pid, how)
+    except ChildProcessError:
+        return UNKNOWN
+    return os.waitstatus_to_exitcode(status) if waited_for else None
+
+
 def end_at_once(pid: int) -> None:
     """Kill a program that nobody watches over, and its group, and wait for it. Blocks."""
     # Where it has become another user's its own end is all that there is to wait for.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-    with suppress(ChildProcessError):  # a function in this process waits for whichever child ends
-        os.waitpid(pid, 0)
+    status_of(pid)
 
 
 def _on_exit(loop: asyncio.AbstractEventLoop, pid: int, call: Callable[[], None]) -> None:

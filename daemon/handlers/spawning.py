@@ -15,6 +15,9 @@ from typing import Any
 _SETSIGDEF, _SETSID = 0x04, 0x80
 # More than any libc needs: glibc's largest, the attributes, have 336 bytes.
 _ROOM = 1024
+# Of what new processes do first with their descriptors, which are the same again and again: the
+# lowest numbers are given out first.
+_KEPT = 256
 
 
 class Spawner:
@@ -32,6 +35,7 @@ class Spawner:
         self._quick = ctypes.PyDLL(None)
         self._inherited = dict(inherited)
         self._templates: dict[tuple[bytes, ...], ctypes.Array[ctypes.c_char_p]] = {}
+        self._actions: dict[tuple[int, ...], Any] = {}
         self._attributes = ctypes.create_string_buffer(_ROOM)
         defaults = ctypes.create_string_buffer(_ROOM)
         self._libc.sigemptyset(defaults)
@@ -55,22 +59,30 @@ class Spawner:
             ValueError: a NUL byte in an argument or a variable.
         """
         arguments, environment = _strings(argv), self._environment(variables)
-        actions, pid = ctypes.create_string_buffer(_ROOM), ctypes.c_int()
-        self._quick.posix_spawn_file_actions_init(actions)
-        try:
-            for number, fd in enumerate(streams):
-                if error := self._quick.posix_spawn_file_actions_adddup2(actions, fd, number):
-                    # A limit that was lowered meanwhile, below what is open already.
-                    error = errno.EMFILE if error == errno.EBADF else error
-                    raise OSError(error, os.strerror(error))
-            error = self._libc.posix_spawnp(
-                ctypes.byref(pid), argv[0], actions, self._attributes, arguments, environment
-            )
-        finally:
+        fds = tuple(streams)
+        actions, pid = self._actions.get(fds) or self._actions_for(fds), ctypes.c_int()
+        error = self._libc.posix_spawnp(
+            ctypes.byref(pid), argv[0], actions, self._attributes, arguments, environment
+        )
+        if fds not in self._actions:
             self._quick.posix_spawn_file_actions_destroy(actions)
         if error:
             raise OSError(error, os.strerror(error), argv[0])
         return pid.value
+
+    def _actions_for(self, fds: tuple[int, ...]) -> Any:  # noqa: ANN401 - as below
+        """What the new process does first. Once it is kept it is but read, in any thread."""
+        actions = ctypes.create_string_buffer(_ROOM)
+        self._quick.posix_spawn_file_actions_init(actions)
+        for number, fd in enumerate(fds):
+            if error := self._quick.posix_spawn_file_actions_adddup2(actions, fd, number):
+                self._quick.posix_spawn_file_actions_destroy(actions)
+                # A limit that was lowered meanwhile, below what is open already.
+                error = errno.EMFILE if error == errno.EBADF else error
+                raise OSError(error, os.strerror(error))
+        if len(self._actions) < _KEPT:
+            self._actions[fds] = actions
+        return actions
 
     def _environment(self, variables: Mapping[bytes, bytes]) -> "ctypes.Array[ctypes.c_char_p]":
         names = tuple(variables)

@@ -2,6 +2,9 @@
 
 That is most of a millisecond while the machine is busy, and without end where the disk with the
 program hangs: it must stop neither the other steps nor what watches over the daemon.
+
+Most programs are over a few milliseconds later, and then their thread waits for them as well: what
+is left to the loop is to hear of them, many at a time.
 """
 
 import asyncio
@@ -9,110 +12,23 @@ import errno
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
-from daemon.handlers.running import end_at_once
-from daemon.handlers.ticket import Ticket
+from daemon.handlers.start import Became, Program, Start
 
 # Of one step. While one waits for its program to be loaded, the other goes on.
 THREADS = 2
-# What is started before the loop is told of it: to be told costs it as much as a start.
-TOGETHER = 16
-# A thread starts so many more before it tells of one that still runs: most programs that are over
-# in a few milliseconds are over by then, and the loop does not have to watch over them.
-AHEAD = 4
-# When it looks for itself, should a thread hang that was about to tell.
+# A thread starts so many more before it leaves one that still runs to the loop: most programs that
+# are over in a few milliseconds are over by then, and the loop does not have to watch over them.
+AHEAD = 8
+# And one that has nothing more to start waits so long before it does.
+_PATIENCE = 0.002
+# When the loop looks for itself, should a thread hang that was about to tell; and whose time is up.
 _LOOK_SECONDS = 0.05
 _CLOSE_SECONDS = 0.5
-# What came of a start: its process, or what kept it from starting.
-Became: TypeAlias = int | Exception
-Begun: TypeAlias = tuple["Start", Became]
-
-
-class Start:
-    """A program on its way; `pid` resolves to its process, or to what kept it from starting.
-
-    `ended`: it is known to be over by then, and nobody has waited for it.
-    """
-
-    __slots__ = ("_call", "_to_begin", "_to_keep", "cancelled", "ended", "pid")
-
-    def __init__(self, call: Callable[[], int]) -> None:
-        self._call = call
-        self._to_begin = Ticket()
-        self._to_keep = Ticket()
-        # Whether `process` was cancelled and has returned a process all the same.
-        self.cancelled = False
-        self.ended = False
-        self.pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    async def process(self, within: float, grace: float) -> int:
-        """The process, which the caller then has to end: at once, if `cancelled` is set.
-
-        Cancelling withdraws what no thread has begun with; for the rest it waits `grace`, or until
-        it is cancelled again. What comes to be after all that is ended by its thread.
-
-        Raises:
-            TimeoutError: there is none `within` so many seconds.
-            Exception: whatever kept it from starting.
-        """
-        while not self.pid.done():
-            try:
-                await asyncio.wait((self.pid,), timeout=grace if self.cancelled else within)
-            except asyncio.CancelledError:
-                if self._withdraw() or (self.cancelled and self._to_keep.take()):
-                    raise
-                self.cancelled = True
-            else:
-                if not self.pid.done() and (self._withdraw() or self._to_keep.take()):
-                    raise asyncio.CancelledError if self.cancelled else TimeoutError
-        if self.cancelled and self.pid.exception() is not None:
-            raise asyncio.CancelledError
-        return self.pid.result()
-
-    def afterwards(self, call: Callable[[], None]) -> None:
-        """Call when no thread has to do with it any more: most often that is now."""
-        if self.pid.done():
-            call()
-        else:
-            self.pid.add_done_callback(lambda _: call())
-
-    def run(self) -> Became | None:
-        """In a thread: start it. None: it was withdrawn."""
-        if not self._to_begin.take():
-            return None
-        try:
-            pid = self._call()
-        except Exception as error:  # noqa: BLE001 - whoever asked gets it
-            return error
-        if not self._to_keep.take():
-            end_at_once(pid)
-        return pid
-
-    def look(self, became: Became) -> bool:
-        """In a thread: whether there is nothing left that could end."""
-        if isinstance(became, int):
-            with suppress(ChildProcessError):
-                how = os.WEXITED | os.WNOHANG | os.WNOWAIT
-                self.ended = os.waitid(os.P_PID, became, how) is not None
-        return self.ended or isinstance(became, Exception)
-
-    def tell(self, became: Became) -> None:
-        """In the loop: say what came of it."""
-        if isinstance(became, Exception):
-            self.pid.set_exception(became)
-            self.pid.exception()  # if nobody waits any more, nobody minds
-        else:
-            self.pid.set_result(became)
-
-    def _withdraw(self) -> bool:
-        if not self._to_begin.take():
-            return False
-        self.pid.cancel()
-        return True
+Begun: TypeAlias = tuple[Start, Became]
 
 
 class Starter:
@@ -124,16 +40,19 @@ class Starter:
         self._threads: list[threading.Thread] = []
         # What threads have started: of each the latest, and of all what is to be told.
         self._latest: list[deque[Begun]] = []
+        self._oldest: list[Start | None] = []
         self._over: deque[Begun] = deque()
-        self._unfinished = 0
+        # The loop was told that there is something, and has not heard it yet.
+        self._is_called = False
+        self._unfinished: set[Start] = set()
         self._is_timed = False
 
-    def start(self, call: Callable[[], int]) -> Start:
-        """`call` starts a program and returns its process; it is called in a thread."""
-        start = Start(call)
-        start.afterwards(self._finished)
-        self._unfinished += 1
-        if len(self._threads) < min(self._unfinished, THREADS):
+    def start(self, program: Program) -> Start:
+        """Have it launched in a thread."""
+        start = Start(program)
+        self._unfinished.add(start)
+        start.afterwards(lambda: self._unfinished.discard(start))
+        if len(self._threads) < min(len(self._unfinished), THREADS):
             self._begin_thread()
         if self._threads:
             self._queue.put(start)
@@ -150,7 +69,6 @@ class Starter:
             thread.join(_CLOSE_SECONDS)
         self._threads.clear()
         self._tell_all()
-        await asyncio.sleep(0)  # whoever waits for it `afterwards` is called
 
     def _begin_thread(self) -> None:
         latest: deque[Begun] = deque()
@@ -161,33 +79,41 @@ class Starter:
             thread.start()
             self._threads.append(thread)
             self._latest.append(latest)
+            self._oldest.append(None)
 
     def _work(self, loop: asyncio.AbstractEventLoop, latest: deque[Begun]) -> None:
-        untold = 0
         while True:
-            try:
-                start = self._queue.get_nowait()
-            except Empty:
-                if self._pass_on(latest, 0) + untold:
-                    untold = 0
-                    self._wake(loop)
-                start = self._queue.get()
+            start = self._next(loop, latest)
             if start is None:
                 return
             if (became := start.run()) is not None:
                 latest.append((start, became))
-            untold += self._pass_on(latest, AHEAD)
-            if untold >= TOGETHER:
-                untold = 0
-                self._wake(loop)
+            self._pass_on(latest, AHEAD)
+            # One half of them is told of, and replaced, while the other is started: the more the
+            # loop hears of at once, and writes to the database, the less each of them costs.
+            if len(self._over) >= self._queue.qsize():
+                self._call(loop)
 
-    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
-        with suppress(RuntimeError):  # the loop was closed meanwhile, and nobody waits
-            loop.call_soon_threadsafe(self._tell)
+    def _next(self, loop: asyncio.AbstractEventLoop, latest: deque[Begun]) -> Start | None:
+        with suppress(Empty):
+            return self._queue.get_nowait()
+        if latest:
+            self._call(loop)
+            with suppress(Empty):
+                return self._queue.get(timeout=_PATIENCE)
+            self._pass_on(latest, 0)
+        self._call(loop)
+        return self._queue.get()
 
-    def _pass_on(self, latest: deque[Begun], most: int) -> int:
-        """Have told of those that are over, and of others but `most`; how many that were."""
-        count = 0
+    def _call(self, loop: asyncio.AbstractEventLoop) -> None:
+        # In this order: what is put there after the look has somebody who takes it away.
+        if self._over and not self._is_called:
+            self._is_called = True
+            with suppress(RuntimeError):  # the loop was closed meanwhile, and nobody waits
+                loop.call_soon_threadsafe(self._tell)
+
+    def _pass_on(self, latest: deque[Begun], most: int) -> None:
+        """Have told of those that are over, and of others but `most`."""
         with suppress(IndexError):  # there are no more, or the loop has taken them
             while True:
                 start, became = latest.popleft()
@@ -195,10 +121,9 @@ class Starter:
                     latest.appendleft((start, became))
                     break
                 self._over.append((start, became))
-                count += 1
-        return count
 
     def _tell(self) -> None:
+        self._is_called = False
         while self._over:
             start, became = self._over.popleft()
             start.tell(became)
@@ -208,9 +133,6 @@ class Starter:
             self._pass_on(latest, 0)
         self._tell()
 
-    def _finished(self) -> None:
-        self._unfinished -= 1
-
     def _look_later(self) -> None:
         """Whoever would have told us of others may hang by now."""
         if not self._is_timed:
@@ -219,6 +141,19 @@ class Starter:
 
     def _look(self) -> None:
         self._is_timed = False
-        self._tell_all()
+        for number, latest in enumerate(self._latest):
+            before, self._oldest[number] = self._oldest[number], _first(latest)
+            if before is not None and before is self._oldest[number]:
+                self._pass_on(latest, 0)  # its thread hangs
+        self._tell()
+        now = asyncio.get_running_loop().time()
+        for start in list(self._unfinished):
+            start.expire(now)
         if self._unfinished:
             self._look_later()
+
+
+def _first(latest: deque[Begun]) -> Start | None:
+    with suppress(IndexError):
+        return latest[0][0]
+    return None

@@ -14,7 +14,7 @@ from daemon.handlers.arguments import fields_of, lines_of, names_of
 from daemon.handlers.opened import Replaced, open_seen
 from daemon.handlers.running import Pipe
 from daemon.handlers.said import KEPT
-from daemon.handlers.starting import Start
+from daemon.handlers.start import Start
 
 _NULL = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 # A link that others have put there is not followed, and a FIFO does not block.
@@ -54,13 +54,19 @@ class Streams:
         self._jobs = jobs
         self._files: list[int] = []
         self._output = None if output is None else os.fsdecode(output % fields_of(jobs[0]))
+        self._pipes: list[Pipe] = []
         self._said: Pipe | None = None
         self.answer: Pipe | None = None
         self.lent_to: Start | None = None
         self.stdin = self.stdout = self.stderr = _NULL
 
+    @property
+    def are_files(self) -> bool:
+        """Some of them have to be opened."""
+        return self._step.stdin != "none" or self._output is not None
+
     async def open(self) -> None:
-        """Make them.
+        """Open those that are files.
 
         Raises:
             CannotBegin: a file that is to be read or written is not to be had.
@@ -69,27 +75,43 @@ class Streams:
         if self._step.stdin != "none":
             self.stdin = await self._input()
             self._files.append(self.stdin)
-        if self._output is None:
-            self._said = Pipe(KEPT, outlives=self._outlives)
-            self.stderr = self._said.inlet
-        else:
+        if self._output is not None:
             self.stdout = self.stderr = self._append(self._output)
             self._files.append(self.stderr)
+
+    def make_pipes(self) -> None:
+        """Make those that are pipes. In any thread.
+
+        Raises:
+            OSError: there are no descriptors for them.
+        """
+        if self._output is None:
+            self._said = Pipe(KEPT, outlives=self._outlives)
+            self._pipes.append(self._said)
+            self.stderr = self._said.inlet
         if self._step.result == "stdout":
             self.answer = Pipe(RESULT_BYTES + 1, first=True, outlives=self._outlives)
+            self._pipes.append(self.answer)
             self.stdout = self.answer.inlet
 
-    def hand_over(self, *, ended: bool) -> None:
-        """The program has them: ours are closed, and what it says is read.
-
-        Where it has `ended` what it said is in the pipes, and is read when it is asked for.
-        """
+    def given(self) -> None:
+        """The program has them: what is its own is closed here. In any thread."""
         self._close_files()
-        for pipe in (self._said, self.answer):
-            if pipe is not None and ended:
-                pipe.close_inlet()
-            elif pipe is not None:
-                pipe.open()
+        for pipe in self._pipes:
+            pipe.close_inlet()
+
+    def listen(self) -> None:
+        """The program still runs: have what it says read as it comes.
+
+        Of one that is over it is in the pipes, and is read when it is asked for.
+        """
+        for pipe in self._pipes:
+            pipe.open()
+
+    def hush(self) -> None:
+        """It has succeeded, and nobody wants to know what it said. In any thread."""
+        if self._said is not None:
+            self._said.close()
 
     async def last_words(self) -> bytes:
         """The end of what it said on standard error, or where that can be read."""
@@ -113,9 +135,8 @@ class Streams:
 
     def _close(self) -> None:
         self._close_files()
-        for pipe in (self._said, self.answer):
-            if pipe is not None:
-                pipe.close()
+        for pipe in self._pipes:
+            pipe.close()
 
     def _close_files(self) -> None:
         while self._files:

@@ -284,7 +284,7 @@ async def test_cancel_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
             over.set()
 
     monkeypatch.setattr(command, "Running", Watched)
-    run_ = asyncio.create_task(run("/bin/sh", "-c", "sleep 1 & exit 1"))
+    run_ = asyncio.create_task(run("/bin/sh", "-c", "sleep 1 & sleep 0.05; exit 1"))
     await over.wait()
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "killpg", lambda *signal: sent.append(signal))

@@ -16,7 +16,7 @@ from daemon.config_steps import CommandStep
 from daemon.core.model import Key
 from daemon.handlers import Job, running
 from daemon.handlers.command import CommandHandler
-from daemon.handlers.starting import Became, Start
+from daemon.handlers.start import Became, Start
 
 Look = Callable[[Start, Became], bool]
 JOB = Job(7, Key("incoming", b"a.csv"), b"/srv/in/a.csv", "load", 2, "k-1")
@@ -58,14 +58,15 @@ async def test_over_when_told_of(
 
 
 async def test_cancelled_when_it_is_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What a program left behind ends with it, cancelled before the loop knew that it is over."""
+    """What a program left behind ends with it, cancelled before a thread has waited for it."""
     over, told = threading.Semaphore(0), threading.Event()
 
     def look(start: Start, became: Became) -> bool:
-        ended = wait_for_end(start, became, look=look_)
+        assert isinstance(became, int)
+        os.waitid(os.P_PID, became, os.WEXITED | os.WNOWAIT)
         over.release()
         assert told.wait(20)
-        return ended
+        return look_(start, became)
 
     look_ = Start.look
     monkeypatch.setattr(Start, "look", look)

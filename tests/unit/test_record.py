@@ -4,7 +4,9 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -230,3 +232,17 @@ async def test_waited_for(
     async with asyncio.timeout(DEADLINE):
         await waiting
     assert sent == []
+
+
+def test_begun_in_threads(record: Record, tmp_path: Path) -> None:
+    """Each run that one of several threads begins has a name and a slot of its own."""
+    often = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            marks = list(threads.map(lambda n: record.begin("w", "s", n), range(1, 401)))
+    finally:
+        sys.setswitchinterval(often)
+    assert len({mark.environment[VARIABLE] for mark in marks}) == 400
+    left = again(record, tmp_path).left
+    assert sorted(one.file_id for one in left) == list(range(1, 401))

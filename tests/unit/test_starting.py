@@ -3,27 +3,56 @@
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 import pytest
 
+from daemon.handlers import starting
 from daemon.handlers.running import end_at_once
-from daemon.handlers.starting import THREADS, Start, Starter
+from daemon.handlers.start import Start
+from daemon.handlers.starting import THREADS, Starter
 from tests.unit import shortage
 
 LONG = 20.0
 
 
-class Loading:
+class Call:
+    """A program that a call starts. `statuses`: of the runs of it that have ended."""
+
+    def __init__(self, call: Callable[[], int]) -> None:
+        self._call = call
+        self.statuses: list[int] = []
+
+    def launch(self) -> int:
+        return self._call()
+
+    def over(self, status: int) -> None:
+        self.statuses.append(status)
+
+
+def pid(number: int) -> Call:
+    """One that is started at once and has this number, which is no child's of ours."""
+    return Call(lambda: number)
+
+
+def brief() -> int:
+    """A real program that is over by then."""
+    pid = os.posix_spawn("/bin/false", ["false"], {}, setsid=True)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return pid
+
+
+class Loading(Call):
     """Starts of a real program, each of which takes as long as the test wants."""
 
     def __init__(self) -> None:
+        super().__init__(self.load)
         self.begun = threading.Semaphore(0)
         self.go_on = threading.Event()
         self.pids: list[int] = []
 
-    def __call__(self) -> int:
+    def load(self) -> int:
         self.begun.release()
         assert self.go_on.wait(LONG)
         pid = os.posix_spawn("/bin/sleep", ["sleep", "600"], {}, setsid=True)
@@ -65,9 +94,9 @@ async def test_one_that_hangs_holds_up_no_other(starter: Starter, loading: Loadi
     """While a program is loaded the loop turns, and the next one is started."""
     hanging = starter.start(loading)
     await loading.has_begun()
-    others = [starter.start(lambda n=n: n) for n in range(1, 100)]  # type: ignore[misc]
+    others = [starter.start(pid(n)) for n in range(1, 100)]
     assert [await other.process(LONG, LONG) for other in others] == list(range(1, 100))
-    assert not hanging.pid.done()
+    assert not hanging.told
 
 
 async def test_what_came_before_one_that_hangs(starter: Starter, loading: Loading) -> None:
@@ -79,30 +108,46 @@ async def test_what_came_before_one_that_hangs(starter: Starter, loading: Loadin
         assert ready.wait(LONG)
         return 7
 
-    before = [starter.start(slow) for _ in range(THREADS)]
+    before = [starter.start(Call(slow)) for _ in range(THREADS)]
     for _ in before:
         assert await asyncio.to_thread(waiting.acquire, timeout=LONG)
     hanging = [starter.start(loading) for _ in range(THREADS)]
     ready.set()
     assert [await start.process(LONG, LONG) for start in before] == [7] * THREADS
-    assert not [start for start in hanging if start.pid.done()]
+    assert not [start for start in hanging if start.told]
 
 
 async def test_over_by_then(starter: Starter, loading: Loading) -> None:
-    """It is known which programs are over by the time they are told of; nobody waited for them."""
-
-    def brief() -> int:
-        pid = os.posix_spawn("/bin/true", ["true"], {}, setsid=True)
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        return pid
-
+    """Which programs are over by the time they are told of is known, and how they ended."""
     loading.go_on.set()
-    starts = [starter.start(call) for call in (brief, loading) * 20]
+    briefly = Call(brief)
+    starts = [starter.start(program) for program in (briefly, loading) * 20]
     for start in starts:
         pid = await start.process(LONG, LONG)
-        assert start.ended == (pid not in loading.pids)
-        waited_for, _ = os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it does not block
-        assert waited_for == (pid if start.ended else 0)
+        assert start.status == (None if pid in loading.pids else 1)
+    assert briefly.statuses == [1] * 20
+    assert loading.statuses == []
+
+
+async def test_told_of_together(starter: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many at once the loop hears in few groups, and of the last of them as well."""
+    monkeypatch.setattr(starting, "_LOOK_SECONDS", LONG)
+    groups = 0
+    told: set[int] = set()
+
+    def count() -> None:
+        nonlocal groups, told
+        now = {number for number, start in enumerate(starts) if start.told}
+        groups += now != told
+        told = now
+        if len(now) < len(starts):
+            asyncio.get_running_loop().call_soon(count)
+
+    starts = [starter.start(Call(brief)) for _ in range(128)]
+    count()
+    async with asyncio.timeout(LONG):
+        await asyncio.gather(*(start.process(LONG, LONG) for start in starts))
+    assert groups <= 32
 
 
 async def test_why_there_is_none(starter: Starter) -> None:
@@ -112,7 +157,7 @@ async def test_why_there_is_none(starter: Starter) -> None:
         raise PermissionError("no")
 
     with pytest.raises(PermissionError):
-        await starter.start(refused).process(LONG, LONG)
+        await starter.start(Call(refused)).process(LONG, LONG)
 
 
 async def test_out_of_time(starter: Starter, loading: Loading) -> None:
@@ -127,6 +172,7 @@ async def test_out_of_time(starter: Starter, loading: Loading) -> None:
     loading.go_on.set()
     await over(start)
     assert called == [1]
+    assert loading.statuses == [-9]
     with pytest.raises(ProcessLookupError):
         os.kill(loading.pids[0], 0)
 
@@ -145,14 +191,14 @@ async def test_out_of_time_and_out_of_reach(
         raise PermissionError
 
     monkeypatch.setattr(os, "killpg", refuse)
-    starts = [starter.start(late) for _ in range(THREADS)]
+    starts = [starter.start(Call(late)) for _ in range(THREADS)]
     for start in starts:
         with pytest.raises(TimeoutError):
             await start.process(0.05, LONG)
     go_on.set()
     for start in starts:
         await over(start)
-    assert await starter.start(lambda: 7).process(LONG, LONG) == 7
+    assert await starter.start(pid(7)).process(LONG, LONG) == 7
 
 
 async def test_waits_for_a_thread_in_vain(starter: Starter, loading: Loading) -> None:
@@ -198,7 +244,7 @@ async def test_cancelled_and_none_comes(starter: Starter) -> None:
         assert go_on.wait(LONG)
         raise PermissionError("no")
 
-    waiting = asyncio.create_task(starter.start(refused).process(LONG, LONG))
+    waiting = asyncio.create_task(starter.start(Call(refused)).process(LONG, LONG))
     assert await asyncio.to_thread(begun.wait, LONG)
     waiting.cancel()
     await asyncio.sleep(0)
@@ -228,10 +274,11 @@ async def test_cancelled_for_good(starter: Starter, loading: Loading, grace: flo
 
 async def test_closed(starter: Starter) -> None:
     """Once it is closed its threads are gone, however many had begun, and all is told of."""
-    assert await starter.start(lambda: 7).process(LONG, LONG) == 7
-    starts = [starter.start(lambda: 8) for _ in range(9)]
+    assert await starter.start(pid(7)).process(LONG, LONG) == 7
+    starts = [starter.start(pid(8)) for _ in range(9)]
     await starter.close()
-    assert [start.pid.result() for start in starts] == [8] * 9
+    assert all(start.told for start in starts)
+    assert [await start.process(LONG, LONG) for start in starts] == [8] * 9
     assert not [thread for thread in threading.enumerate() if thread.name == "start-test"]
 
 
@@ -241,9 +288,9 @@ async def test_no_more_threads(starter: Starter, loading: Loading) -> None:
         none = starter.start(loading)
         with pytest.raises(BlockingIOError):
             await none.process(LONG, LONG)
-    first = starter.start(lambda: 7)
+    first = starter.start(pid(7))
     with shortage.of_threads():
-        second = starter.start(lambda: 8)
+        second = starter.start(pid(8))
         assert [await start.process(LONG, LONG) for start in (first, second)] == [7, 8]
     assert loading.pids == []
 
