@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import combinations, product
+from itertools import combinations, product, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,9 @@ from daemon import locate
 from daemon.config_after import base_of
 from daemon.config_report import Finding, dotted
 from daemon.errors import ConfigError, Location
+
+# So long all archives together may take to tell where links in them lead.
+ANSWER_SECONDS = 2.0
 
 
 class Tree(NamedTuple):
@@ -45,8 +48,7 @@ def resolve(raw: dict[str, Any], file: Path) -> None:
         _resolve_key(watch, "path", file)
         for _, step in (*tables(watch.get("step")), *tables(watch.get("removed"))):
             _resolve_step(step, file)
-        for key in ("on_done", "on_quarantine"):
-            _resolve_key(_table(watch, key), "move", file)
+    _resolve_archives(raw, file)
     if _table(raw, "log").get("output") != "stdout":
         _resolve_key(_table(raw, "log"), "output", file)
     _resolve_socket(_table(raw, "metrics"), file)
@@ -60,6 +62,29 @@ def resolve(raw: dict[str, Any], file: Path) -> None:
 def _resolve_key(table: dict[str, Any], key: str, file: Path) -> None:
     if path := locate.placed(table.get(key), file):
         table[key] = path
+
+
+def _resolve_archives(raw: dict[str, Any], file: Path) -> None:
+    """One on a file system that hangs keeps nobody from starting: only its links are not known.
+
+    Nor are those of the ones after it, for one thread asks for all.
+    """
+    keys = ("on_done", "on_quarantine")
+    tried = [_table(watch, key) for _, watch in tables(raw.get("watch")) for key in keys]
+    archives = [
+        (table, path) for table in tried if (path := locate.written(table.get("move"), file))
+    ]
+    answers: list[Path] = []
+
+    def ask() -> None:
+        for _, path in archives:
+            answers.append(Path(os.path.realpath(path)))
+
+    if archives:
+        with suppress(TimeoutError):
+            locate.within(ANSWER_SECONDS, ask)
+    for (table, path), answer in zip_longest(archives, answers[:]):
+        table["move"] = answer or Path(os.path.abspath(path))  # noqa: PTH100 - resolves no link
 
 
 def _resolve_step(step: dict[str, Any], file: Path) -> None:

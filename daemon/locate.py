@@ -6,8 +6,10 @@ may be wrong elsewhere, and they answer all the same.
 
 import os
 import re
+import threading
 import tomllib
 from codecs import BOM_UTF8
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +98,28 @@ def placed(value: object, config_file: Path) -> Path | None:
     """A path that is relative to the file's folder, without symbolic links, if it can be one."""
     if isinstance(value, Path):  # it was placed before
         return value
+    path = written(value, config_file)
+    return path and Path(os.path.realpath(path))
+
+
+def written(value: object, config_file: Path) -> Path | None:
+    """The same with its links: the disk is not asked."""
     if not isinstance(value, str) or not value or "\0" in value:
         return None
-    return Path(os.path.realpath(config_file.absolute().parent / value))
+    return config_file.absolute().parent / value
+
+
+def within(seconds: float, call: Callable[[], None]) -> None:
+    """Call what asks a file system, which may hang: then its thread is left behind.
+
+    Raises:
+        TimeoutError: it has not returned in time.
+    """
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError
 
 
 def _default_state() -> Path:

@@ -12,7 +12,7 @@ from daemon.config import Config
 from daemon.engine.clock import now_us
 from daemon.engine.dispatcher import Dispatcher
 from daemon.engine.filesystems import must_poll
-from daemon.engine.filing import finisher, tidy
+from daemon.engine.filing import Unfinished, tidy
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
@@ -147,6 +147,8 @@ class Service:
     async def close(self) -> None:
         """End what handlers keep between files, and the threads that look at the trees."""
         await self.dispatcher.close()
+        for quarantine in self._quarantines:
+            await quarantine.close()
         self._record.close()
         await self.scanner.close()
         await self.roots.close()
@@ -159,11 +161,13 @@ class Service:
         listed = {name: self.inbox.begin(name) for name in self.trees}
         await self._survivors.find()
         await tidy(self.trees.values(), self.ledger, self._record.parts)
-        finish = finisher(self.dispatcher)
         for quarantine in self._quarantines:
             await quarantine.resume()
-        await recover(self.trees.values(), self.inbox, self.ledger, finish, self._survivors)
+        unfinished = Unfinished(self.dispatcher)
+        keepers = self._survivors, unfinished
+        await recover(self.trees.values(), self.inbox, self.ledger, keepers)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(unfinished.report(self.inbox))
             tasks.create_task(self._survivors.see_off(self.inbox, self._journal))
             tasks.create_task(self.dispatcher.run())
             for quarantine in self._quarantines:

@@ -76,6 +76,7 @@ def _step_json(step: StepStatus, *, running: bool) -> dict[str, Any]:
         "error": standing.error,
         "probe_at": _time(standing.probe_at),
         "paused": standing.paused,
+        "silent_since": _time(standing.silent_since),
         "survivors": [
             {
                 "pid": one.pid,

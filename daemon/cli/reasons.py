@@ -195,9 +195,19 @@ def _step_is(row: Row, scene: Scene, evidence: Evidence) -> Sentences:
     if not scene.running and row.state == "processing":
         yield "How this attempt ends is not on record: the next start has the file tried again."
     if scene.running and row.state == "ready":
+        yield from _silent(row, evidence)
         yield from _closed(row, evidence)
     elif scene.running and row.state == "processing":
+        yield from _silent(row, evidence)
         yield from _outlived(row, evidence)
+
+
+def _silent(row: Row, evidence: Evidence) -> Sentences:
+    """Where a disk hangs."""
+    if (since := evidence.standing.silent_since) is not None:
+        silent = span(seconds_since(since, evidence.now))
+        yield f"Step {row.step} has had no answer from the disk for {silent}: its files wait."
+        yield "See to the file system where they are taken, or to the server behind it."
 
 
 def _outlived(row: Row, evidence: Evidence) -> Sentences:

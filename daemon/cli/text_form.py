@@ -71,6 +71,8 @@ def _step_cells(watch: WatchStatus, status: Status, now: int) -> Iterator[list[s
 
 def of_standing(standing: Standing, now: int) -> str:
     """How a step stands, in a few words."""
+    if standing.silent_since is not None:
+        return f"no answer from the disk for {span(seconds_since(standing.silent_since, now))}"
     if standing.open_since is None:
         return f"paused: {standing.paused}" if standing.paused else "ok"
     since = span(seconds_since(standing.open_since, now))

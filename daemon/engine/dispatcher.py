@@ -18,7 +18,8 @@ from daemon.engine.places import LaneName, Places
 from daemon.engine.resuming import resume
 from daemon.engine.standing import Standing, Standings, Survivor
 from daemon.engine.trees import Tree
-from daemon.handlers import Handler, Job, Outcome
+from daemon.handlers import Handler, Job, Outcome, Undecided
+from daemon.handlers.filing import FilingHandler
 
 
 class Dispatcher:
@@ -72,7 +73,8 @@ class Dispatcher:
             return Standing(survivors=survivors)
         now = asyncio.get_running_loop().time()
         paused = lane.pause_reason if now < lane.paused_until else None
-        return replace(lane.standing, paused=paused, survivors=survivors)
+        silent = lane.handler.silent_since if isinstance(lane.handler, FilingHandler) else None
+        return replace(lane.standing, paused=paused, silent_since=silent, survivors=survivors)
 
     async def run(self) -> None:
         """Start what is ready wherever there is a free place, until cancelled."""
@@ -205,7 +207,8 @@ class Dispatcher:
             self._inbox.put(interruption(row, cause))
         else:
             error = task.exception()
-            self._hear(lane, row, accident(error) if error else task.result())
+            if not isinstance(error, Undecided):
+                self._hear(lane, row, accident(error) if error else task.result())
         lane.ended(row)
 
     def _hear(self, lane: Lane, row: Row, outcome: Outcome) -> None:

@@ -2,21 +2,23 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 
 from daemon.config_names import ON_DONE
-from daemon.core.model import Row, State, Trigger
+from daemon.core.model import Event, Row, State, Trigger
 from daemon.engine.dispatcher import Dispatcher
+from daemon.engine.inbox import Inbox
 from daemon.engine.ledger import Ledger
 from daemon.engine.trees import Tree
-from daemon.handlers import relocate
+from daemon.engine.worker import Worker
+from daemon.handlers import Job, relocate
 from daemon.handlers.below import File
 from daemon.handlers.filing import FilingHandler
 from daemon.handlers.parts import Parts
 
 CLEAN_SECONDS = 5.0
-Finish = Callable[[Row], Awaitable[Trigger | None]]
 
 
 async def tidy(trees: Iterable[Tree], ledger: Ledger, parts: Parts) -> None:
@@ -25,19 +27,21 @@ async def tidy(trees: Iterable[Tree], ledger: Ledger, parts: Parts) -> None:
     Before anything looks at the trees, where they would be missing.
     """
     await _clean(parts)
+    disk = Worker("tidy")
     for tree in trees:
         states: list[State] = ["processing"]
         if tree.watch.on_quarantine:
             states.append("quarantined")
         for state in states:
             async for rows in ledger.in_state(state, tree.name):
-                await asyncio.to_thread(_restore, tree, rows)
+                await disk.run(partial(_restore, tree, rows))
+    await disk.close()
 
 
 async def _clean(parts: Parts) -> None:
     """What is in an archive that hangs is left for the next start; this one goes on."""
-    late = threading.Event()
-    cleaning = asyncio.ensure_future(asyncio.to_thread(parts.clean, late.is_set))
+    late, disk = threading.Event(), Worker("clean")
+    cleaning = disk.run(partial(parts.clean, late.is_set))
     # Nobody may be there to hear of an error: what could not be removed stays on record.
     cleaning.add_done_callback(lambda over: over.cancelled() or over.exception())
     try:
@@ -53,25 +57,35 @@ def _restore(tree: Tree, rows: Iterable[Row]) -> None:
                 relocate.restore(File(tree.root, row.key.path, row.seen))
 
 
-def finisher(dispatcher: Dispatcher) -> Finish:
-    """Asks of rows that were `processing` for the success that nobody could report any more.
+class Unfinished:
+    """Files that were being taken away when the daemon ended: the disk tells what came of it.
 
-    A file that is away cannot begin anew.
+    A file that is away cannot begin anew. It is asked beside everything else, for the place where
+    they go may hang: until then they are `processing`, and nobody finds them missing.
     """
 
-    async def finish(row: Row) -> Trigger | None:
-        found = dispatcher.job(row)
-        handler, job = found or (None, None)
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._rows: list[tuple[Row, FilingHandler, Job]] = []
+
+    def take(self, row: Row) -> bool:
+        """Whether this is one of them, which is then kept for `report`."""
+        handler, job = self._dispatcher.job(row) or (None, None)
         if job is None or not isinstance(handler, FilingHandler):
-            return None
-        outcome = await asyncio.to_thread(handler.taken, job)
-        if outcome is None:
-            return None
-        return Trigger(row.key, "succeed", "crash", version=row.version, target=outcome.target)
+            return False
+        self._rows.append((row, handler, job))
+        return True
 
-    return finish
+    async def report(self, inbox: Inbox) -> None:
+        """Ask for each whether it was taken; that is its success, and else it is interrupted."""
+        async with asyncio.TaskGroup() as tasks:
+            for row, handler, job in self._rows:
+                tasks.create_task(_report(row, handler, job, inbox))
+            self._rows.clear()
 
 
-async def nothing(_row: Row) -> Trigger | None:
-    """Of a daemon whose steps take no file away."""
-    return None
+async def _report(row: Row, handler: FilingHandler, job: Job, inbox: Inbox) -> None:
+    outcome = await handler.taken(job)
+    event: Event = "interrupt" if outcome is None else "succeed"
+    target = None if outcome is None else outcome.target
+    await inbox.offer(Trigger(row.key, event, "crash", version=row.version, target=target))

@@ -102,7 +102,9 @@ class Moves:
             return self._may_vanish(turn)
         if turn.event == "start" and turn.row.plan == "remove":
             return turn.tree.detection.frozen is None
-        if turn.is_replaced and (not turn.trigger.waited or self._is_awaited(turn.row)):
+        if turn.is_replaced and (
+            not turn.trigger.waited or self._is_awaited(turn.row) or _is_being_taken(turn)
+        ):
             # The row's own file may have been renamed, as a log is, and be found in a moment.
             self._patience.wait(turn.trigger)
             return False
@@ -115,8 +117,7 @@ class Moves:
             return True
         if turn.tree.detection.frozen is not None:
             return False
-        if turn.key.path in turn.tree.taking:
-            # Whoever takes it away just now will say where to.
+        if _is_being_taken(turn):
             self._patience.wait(turn.trigger)
             return False
         if turn.trigger.waited and not self._is_awaited(turn.row):
@@ -189,6 +190,11 @@ class Moves:
         facts = Facts(row, now_us(), seen, moved_to=to, rank=turn.tree.rank(to.path))
         decision = decide(facts, "move", turn.trigger, self._attempt_id(), self._node)
         return decision if isinstance(decision, Transition) else None
+
+
+def _is_being_taken(turn: Turn) -> bool:
+    """Whoever takes it away just now will say where to."""
+    return turn.key.path in turn.tree.taking
 
 
 def _is_swapped(row: Row, origin: Origin) -> bool:

@@ -6,7 +6,7 @@ The state is the queue: whatever is `quarantined` and there is to be taken, also
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from functools import partial
 
@@ -20,10 +20,12 @@ from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
 from daemon.engine.trees import Tree
-from daemon.handlers import Job, Outcome
+from daemon.handlers import Job, Outcome, Undecided, relocate
+from daemon.handlers.below import File
 from daemon.handlers.copying import write_beside
 from daemon.handlers.filing import FilingHandler
 from daemon.handlers.parts import Parts
+from daemon.handlers.threads import Threads
 
 # Transitions in the word beside a file, the last ones.
 HISTORY = 100
@@ -53,28 +55,37 @@ class Quarantine:
         self._inbox = inbox
         self._ledger = ledger
         self._journal = journal
-        self._handler = FilingHandler(move, tree.name, parts)
+        self._threads = Threads(f"aside-{tree.name}", 1)
+        self._handler = FilingHandler(move, tree.name, self._threads, parts)
         self._parts = parts
+        self._suspects: list[Row] = []
         self._over: OrderedDict[tuple[int, int], None] = OrderedDict()
         self._retried: set[tuple[int, int]] = set()
         self._said: set[object] = set()
 
     async def resume(self) -> None:
-        """Put on record what was taken by a daemon that died before it could.
+        """Learn what a daemon that died may have taken: the tree has it no more.
 
-        Before anything looks at the tree: it would only find that the files are off the disk.
+        Before anything looks at the tree, which would only find that. Where it was taken the place
+        is asked by `run`, for it may be on a file system that hangs.
         """
-        async for row in self._rows():
-            job = self._job(row)
-            outcome = await asyncio.to_thread(self._handler.taken, job)
-            if outcome is not None and outcome.target is not None:
-                there = _reason_path(outcome.target)
-                if not await asyncio.to_thread(os.path.lexists, there):
-                    await self._explain(row, outcome.target)
-                await self._report(row, outcome.target)
+        async for rows in self._ledger.in_state("quarantined", self._tree.name):
+            for row in await self._threads.run(partial(self._absent, rows)):
+                self._suspects.append(row)
+                self._tree.taking.add(row.key.path)
+
+    def _absent(self, rows: Iterable[Row]) -> list[Row]:
+        """Those whose file does not stand in the tree. Blocks."""
+        return [
+            row
+            for row in rows
+            if row.seen is not None
+            and relocate.stands(File(self._tree.root, row.key.path, row.seen)) != "itself"
+        ]
 
     async def run(self) -> None:
         """Take what there is, and what comes, until cancelled."""
+        await self._report_suspects()
         wait = RETRY_SECONDS
         while True:
             self._tree.quarantined.clear()
@@ -116,6 +127,24 @@ class Quarantine:
         if (row.id, row.version) in self._retried:
             self._complain(outcome, row)
 
+    async def close(self) -> None:
+        """End its thread."""
+        await self._threads.close()
+
+    async def _report_suspects(self) -> None:
+        """Put on record what was taken by a daemon that died before it could."""
+        while self._suspects:
+            row = self._suspects[-1]
+            outcome = await self._handler.taken(self._job(row))
+            if outcome is not None and outcome.target is not None:
+                there = _reason_path(outcome.target)
+                if not await self._threads.run(partial(os.path.lexists, there)):
+                    await self._explain(row, outcome.target)
+                await self._report(row, outcome.target)
+                self._settle(row, outcome)
+            self._tree.taking.discard(row.key.path)
+            self._suspects.pop()
+
     def _settle(self, row: Row, outcome: Outcome) -> None:
         if outcome.verdict == "reject":
             self._complain(outcome, row)
@@ -131,8 +160,9 @@ class Quarantine:
             if outcome.verdict == "success" and outcome.target is not None:
                 await self._explain(row, outcome.target)
                 await self._report(row, outcome.target)
-        finally:
-            self._tree.taking.discard(path)
+        except Undecided as error:  # to the end of this daemon nobody may find it missing
+            raise asyncio.CancelledError from error
+        self._tree.taking.discard(path)
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             # The handler was through, in spite of the end that it was told of.
@@ -150,7 +180,8 @@ class Quarantine:
         )
         text = _reason(row, target, history)
         try:
-            await asyncio.to_thread(write_beside, _reason_path(target), text, self._parts)
+            write = partial(write_beside, _reason_path(target), text, self._parts)
+            await self._threads.run(write)
         except OSError as error:
             blamed = Outcome("reject", f"no reason beside it: {error.strerror}")
             self._complain(blamed, row, "a quarantined file was taken without a word")

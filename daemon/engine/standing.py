@@ -22,7 +22,8 @@ class Standing(Struct, omit_defaults=True, frozen=True):
 
     `open_since`: what the step needs could not be reached so often that its files are left alone:
     `failures` in a row by now, the last of them `error`. A file tries it again at `probe_at`.
-    `paused`: why nothing is started for a moment. `survivors`: who of a former run is still there.
+    `paused`: why nothing is started for a moment. `silent_since`: where files are taken, or come
+    from, has not answered since then. `survivors`: who of a former run is still there.
     """
 
     open_since: int | None = None
@@ -30,6 +31,7 @@ class Standing(Struct, omit_defaults=True, frozen=True):
     error: str | None = None
     probe_at: int | None = None
     paused: str | None = None
+    silent_since: int | None = None
     survivors: tuple[Survivor, ...] = ()
 
 

@@ -135,11 +135,18 @@ class Unavailable(Exception):  # noqa: N818 - as above
         self.after = after
 
 
+class Undecided(Exception):  # noqa: N818 - as above
+    """Nobody knows what a run will come to that was to end: it is in a call that does not return.
+
+    Its row stays `processing`, as if the daemon had been killed: the next start finds out.
+    """
+
+
 class Handler(Protocol):
     """Runs jobs for one step. One instance serves all the concurrent jobs of its step."""
 
     async def run(self, job: Job) -> Outcome:
-        """Hand the file over and report. Raises nothing but `CancelledError`.
+        """Hand the file over and report. Raises nothing but `CancelledError`, or `Undecided`.
 
         Cancelling this call ends the handler (politely, then by force) before it returns.
         """

@@ -24,6 +24,7 @@ from daemon.handlers.said import how_it_ended, readable_tail, result_text, said
 from daemon.handlers.start import Start
 from daemon.handlers.starting import Starter
 from daemon.handlers.streams import CannotBegin, Streams
+from daemon.handlers.threads import Threads
 
 _REJECTED = 65
 
@@ -37,6 +38,7 @@ class CommandHandler:
         self._arguments = Arguments(step.command)
         self._launcher = Launcher(step, program_varies=self._arguments.program_varies)
         self._starter = Starter(f"start-{step.name}"[:15])
+        self._threads = Threads(f"open-{step.name}", step.places)
         self._output = None if step.output == "log" else template(step.output)
 
     async def run(self, job: Job) -> Outcome:
@@ -49,7 +51,7 @@ class CommandHandler:
     async def run_together(self, jobs: Sequence[Job]) -> Outcome:
         """The same for several files in one run, whose outcome is that of all."""
         began = time.monotonic()
-        with Streams(self._step, self._output, jobs) as streams:
+        with Streams(self._step, self._output, jobs, self._threads) as streams:
             try:
                 if streams.are_files:
                     await self._open(streams, jobs)
@@ -61,6 +63,7 @@ class CommandHandler:
     async def close(self) -> None:
         """See `Handler`."""
         await self._starter.close()
+        await self._threads.close()
 
     def share(self, jobs: Sequence[Job]) -> int:
         """How many of the jobs, from the first on, one run has room for: at least one."""

@@ -9,17 +9,27 @@ import errno
 import os
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from operator import attrgetter
 
 from daemon.config_after import After, Move, base_of
 from daemon.core.model import Fingerprint, Key
 from daemon.core.targets import Target
-from daemon.handlers import Job, Outcome, Verdict, relocate
+from daemon.handlers import Job, Outcome, Undecided, Verdict, relocate
 from daemon.handlers.below import Absent, Changed, File
 from daemon.handlers.copying import Stopped
 from daemon.handlers.launching import TOO_FEW
 from daemon.handlers.parts import NOWHERE, Parts
 from daemon.handlers.relocate import Place
+from daemon.handlers.threads import Threads
+from daemon.handlers.ticket import Ticket
+
+# How long a stop waits for what is being taken away just now, of a copy the next chunk.
+END_SECONDS = 5.0
+# A file system that does not answer for so long is told of.
+ANSWER_SECONDS = 30.0
 
 # What the file itself has to do with: its name, its size, or another file in place of a folder.
 _NEVER = frozenset({errno.ENAMETOOLONG, errno.EFBIG})
@@ -92,32 +102,60 @@ class Filing:
         return Outcome("success", target=target) if target is not None else None
 
 
-class FilingHandler:
-    """`on_done` of a watch. Its copies are on record in `parts` while they are made."""
+class _Pulse(threading.Event):
+    """Tells a thread to stop, and knows when that last asked: a copy does after every chunk."""
 
-    def __init__(self, after: After, watch: str, parts: Parts = NOWHERE) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.at, self.wall = time.monotonic(), time.time_ns() // 1000
+
+    def is_set(self) -> bool:
+        """Whether it is to stop."""
+        self.at, self.wall = time.monotonic(), time.time_ns() // 1000
+        return super().is_set()
+
+
+class FilingHandler:
+    """`on_done` of a watch. Its copies are on record in `parts` while they are made.
+
+    What it does to files it does in `threads`, which are nobody else's: the place where they go may
+    be on a file system that hangs.
+    """
+
+    def __init__(self, after: After, watch: str, threads: Threads, parts: Parts = NOWHERE) -> None:
         self._filing = Filing(after, watch, parts)
+        self._threads = threads
+        self._pulses: set[_Pulse] = set()
+
+    @property
+    def silent_since(self) -> int | None:
+        """Since when a thread waits for the disk, in microseconds of the epoch; None: not long."""
+        oldest = min(self._pulses, key=attrgetter("at"), default=None)
+        if oldest is None or time.monotonic() - oldest.at < ANSWER_SECONDS:
+            return None
+        return oldest.wall
 
     async def run(self, job: Job) -> Outcome:
-        """See `Handler`. One that is cancelled has either taken the file away, or left it."""
+        """See `Handler`. One that is cancelled has either taken the file away, or left it.
+
+        Raises:
+            Undecided: it was cancelled, and its thread hangs.
+        """
         if job.seen is None:
             return Outcome("retry", "the file is not there any more")
         began = time.monotonic()
-        stopped = threading.Event()
-        file = file_of(job, job.seen)
-        work = asyncio.ensure_future(asyncio.to_thread(self._filing.take, job.file, file, stopped))
-        await _outlast(work, stopped)
-        try:
-            outcome = work.result()
-        except RuntimeError as error:  # there is no thread for it now, and none is to have it later
-            stopped.set()
-            return Outcome("defer", f"cannot take it away: {error}")
+        with self._pulse() as pulse:
+            outcome = await self._take(job, file_of(job, job.seen), pulse)
         duration = round((time.monotonic() - began) * 1000, 3)
         return Outcome(outcome.verdict, outcome.error, duration, target=outcome.target)
 
-    def taken(self, job: Job) -> Outcome | None:
-        """What a run came to that a crash cut off, if the file was away by then. Blocks."""
-        return None if job.seen is None else self._filing.taken(job.file, file_of(job, job.seen))
+    async def taken(self, job: Job) -> Outcome | None:
+        """What a run came to that a crash cut off, if the file was away by then."""
+        if job.seen is None:
+            return None
+        ask = partial(self._filing.taken, job.file, file_of(job, job.seen))
+        with self._pulse():
+            return await self._threads.run(ask)
 
     def folder_of(self, job: Job) -> bytes | None:
         """The folder that is to hold a file; None where it has no place, or leads nowhere."""
@@ -127,7 +165,36 @@ class FilingHandler:
         return None
 
     async def close(self) -> None:
-        """See `Handler`. Between jobs there is nothing."""
+        """End the threads; those that hang are left behind."""
+        await self._threads.close()
+
+    async def _take(self, job: Job, file: File, pulse: _Pulse) -> Outcome:
+        to_begin = Ticket()
+
+        def take() -> Outcome:
+            withdrawn = Outcome("retry", "it was withdrawn")
+            return self._filing.take(job.file, file, pulse) if to_begin.take() else withdrawn
+
+        try:
+            work = self._threads.run(take)
+        except RuntimeError as error:
+            return Outcome("defer", f"cannot take it away: {error}")
+        try:
+            await asyncio.wait((work,))
+        except asyncio.CancelledError:
+            pulse.set()
+            if to_begin.take() or (await _outlasted(work)).verdict != "success":
+                raise
+        return work.result()
+
+    @contextmanager
+    def _pulse(self) -> Iterator[_Pulse]:
+        pulse = _Pulse()
+        self._pulses.add(pulse)
+        try:
+            yield pulse
+        finally:
+            self._pulses.discard(pulse)
 
 
 def file_of(job: Job, seen: Fingerprint) -> File:
@@ -136,15 +203,13 @@ def file_of(job: Job, seen: Fingerprint) -> File:
     return File(root, job.file.path, seen)
 
 
-async def _outlast(work: asyncio.Future[Outcome], stopped: threading.Event) -> None:
-    """Wait for the thread, which nothing can cancel; what it achieved after all is a success."""
-    try:
-        await asyncio.wait((work,))
-    except asyncio.CancelledError:
-        stopped.set()
-        await _outlast(work, stopped)
-        if work.result().verdict != "success":
-            raise
+async def _outlasted(work: asyncio.Future[Outcome]) -> Outcome:
+    """Wait for a thread, which nothing can cancel; what it achieved after all is a success."""
+    with suppress(asyncio.CancelledError):  # once more: somebody is in a hurry
+        await asyncio.wait((work,), timeout=END_SECONDS)
+    if not work.done():
+        raise Undecided("it is still being taken away: does the place where it goes hang?")
+    return work.result()
 
 
 def _verdict(error: OSError) -> Verdict:

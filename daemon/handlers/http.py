@@ -19,6 +19,7 @@ from daemon.handlers.http_client import Client
 from daemon.handlers.http_event import JSON, Source
 from daemon.handlers.http_upload import Unreadable, Upload, opened
 from daemon.handlers.secrets import Key, read_key
+from daemon.handlers.threads import Threads
 from daemon.handlers.tls import context_of
 
 
@@ -38,6 +39,7 @@ class HttpHandler:
         self._fixed = dict(_fixed_headers(step))
         tls = context_of(step) if step.http.startswith("https:") else None
         self._client = Client(step, key, tls)
+        self._threads = Threads(f"read-{step.name}", step.places)
 
     async def run(self, job: Job) -> Outcome:
         """Post, and judge the answer. Cancelling closes the connection, whatever it was at."""
@@ -50,8 +52,9 @@ class HttpHandler:
         return replace(outcome, duration_ms=round((time.monotonic() - began) * 1000, 3))
 
     async def close(self) -> None:
-        """Close the connections that were kept."""
+        """Close the connections that were kept, and end the threads that read."""
         await self._client.close()
+        await self._threads.close()
 
     async def _hand_over(self, job: Job) -> Outcome:
         try:
@@ -68,7 +71,7 @@ class HttpHandler:
             headers["Authorization"] = self._bearer.bearer
         if self._step.body == "event" or job.plan == "remove":
             return await self._post(job, headers | JSON, self._source.as_json(job))
-        with await opened(job) as upload:
+        with await opened(job, self._threads) as upload:
             headers |= self._source.as_headers(job)
             if upload.content is not None:
                 return await self._post(job, headers, upload.content)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from daemon.errors import SHORTAGE
 from daemon.handlers import Job, Outcome
 from daemon.handlers.opened import Replaced, open_seen
+from daemon.handlers.threads import Threads
 
 T = TypeVar("T")
 
@@ -41,13 +42,13 @@ def _unread(why: Replaced | OSError) -> Outcome:
     return Outcome("defer" if short else "retry", error)
 
 
-async def opened(job: Job) -> "Upload":
+async def opened(job: Job, threads: Threads) -> "Upload":
     """Open the file of a job, in a thread, and read it if it is not large.
 
     Raises:
         Unreadable: it cannot be read, or what stands there is not what has settled.
     """
-    opening = asyncio.get_running_loop().run_in_executor(None, _open, job)
+    opening = threads.run(partial(_open, job, threads))
     try:
         return await asyncio.shield(opening)
     except (Replaced, OSError) as error:
@@ -57,10 +58,10 @@ async def opened(job: Job) -> "Upload":
         raise
 
 
-def _open(job: Job) -> "Upload":
+def _open(job: Job, threads: Threads) -> "Upload":
     fd = open_seen(job)
     try:
-        upload = Upload(fd)
+        upload = Upload(fd, threads)
         if upload.size <= LARGE:
             upload.read()
         return upload  # noqa: TRY300 - the descriptor has found its owner
@@ -75,16 +76,17 @@ def _close_late(opening: "asyncio.Future[Upload]") -> None:
 
 
 class Upload(AbstractContextManager["Upload"]):
-    """An open file, of which `size` bytes are read. It owns the descriptor `fd`.
+    """An open file, of which `size` bytes are read, in `threads`. It owns the descriptor `fd`.
 
     `content` is all of a file that is not large. `failed` tells why reading ended early: aiohttp
     wraps what a body raises in errors of its own.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, threads: Threads) -> None:
         self.content: bytes | None = None
         self.failed: Unreadable | None = None
         self._fd = fd
+        self._threads = threads
         self._opened = os.fstat(fd)
         self.size = self._opened.st_size
         self._reading: asyncio.Future[Any] | None = None
@@ -137,7 +139,7 @@ class Upload(AbstractContextManager["Upload"]):
             raise Replaced("the file was changed while it was read")
 
     async def _in_thread(self, read: Callable[[], T]) -> T:
-        self._reading = reading = asyncio.get_running_loop().run_in_executor(None, read)
+        self._reading = reading = self._threads.run(read)
         try:
             return await asyncio.shield(reading)
         except (Replaced, OSError) as error:

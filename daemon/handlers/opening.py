@@ -15,6 +15,7 @@ from daemon.handlers.command import CommandHandler
 from daemon.handlers.filing import FilingHandler
 from daemon.handlers.parts import NOWHERE
 from daemon.handlers.record import Record
+from daemon.handlers.threads import Threads
 
 
 def handler_of(  # noqa: PLR0911 - a kind each
@@ -50,7 +51,9 @@ def handler_of(  # noqa: PLR0911 - a kind each
         case FunctionStep():
             return _function(step)
         case FilingStep():
-            return FilingHandler(step.after, step.watch, record.parts if record else NOWHERE)
+            threads = Threads(f"take-{step.watch}", step.concurrency)
+            parts = record.parts if record else NOWHERE
+            return FilingHandler(step.after, step.watch, threads, parts)
     raise TypeError(f"{type(step).__name__} is no kind of step that has a handler")
 
 

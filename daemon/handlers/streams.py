@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,7 @@ from daemon.handlers.opened import Replaced, open_seen
 from daemon.handlers.running import Pipe
 from daemon.handlers.said import KEPT
 from daemon.handlers.start import Start
+from daemon.handlers.threads import Threads
 
 _NULL = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 # A link that others have put there is not followed, and a FIFO does not block.
@@ -48,8 +50,11 @@ class Streams:
     have to do with them beyond that end; then they are closed when it is over.
     """
 
-    def __init__(self, step: CommandStep, output: bytes | None, jobs: Sequence[Job]) -> None:
+    def __init__(
+        self, step: CommandStep, output: bytes | None, jobs: Sequence[Job], threads: Threads
+    ) -> None:
         self._step = step
+        self._threads = threads
         self._outlives = step.on_restart == "wait"
         self._jobs = jobs
         self._files: list[int] = []
@@ -144,7 +149,7 @@ class Streams:
 
     async def _input(self) -> int:
         if self._step.stdin == "file":
-            return await _opened(self._jobs[0])
+            return await _opened(self._jobs[0], self._threads)
         write = names_of if self._step.stdin == "paths0" else lines_of
         # A file in memory, not a pipe: it needs nobody to feed it, however long it is.
         with os.fdopen(os.memfd_create("treewarden"), "wb") as file:
@@ -165,9 +170,9 @@ class Streams:
         return fd
 
 
-async def _opened(job: Job) -> int:
+async def _opened(job: Job, threads: Threads) -> int:
     """The file itself. Looked for in a thread: its disk may hang."""
-    opening = asyncio.ensure_future(asyncio.to_thread(open_seen, job))
+    opening = threads.run(partial(open_seen, job))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:

@@ -5,15 +5,14 @@ something beside themselves, which may have come meanwhile.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from daemon.config_names import ON_DONE
 from daemon.config_steps import ProgramStep
 from daemon.core.model import Event, Row, Trigger
 from daemon.engine.clock import now_us
-from daemon.engine.filing import Finish, nothing
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
@@ -26,6 +25,14 @@ from daemon.handlers.survivors import Manner, alive, see_off
 _UNKNOWN: tuple[Manner, float] = ("end", 5.0)
 _SKIP: tuple[Event, ...] = ("skip",)
 _RELEASE: tuple[Event, ...] = ("hold", "release")
+
+
+class Keeper(Protocol):
+    """Knows of files that are not to begin anew before it has found out about them."""
+
+    def take(self, row: Row) -> bool:
+        """Whether this is one of them."""
+        ...
 
 
 class Survivors:
@@ -120,21 +127,18 @@ async def recover(
     trees: Iterable[Tree],
     inbox: Inbox,
     ledger: Ledger,
-    finish: Finish = nothing,
-    survivors: Survivors | None = None,
+    keepers: Sequence[Keeper] = (),
 ) -> int:
     """Interrupt what was being handled; send what waits for a removed step back to settling.
 
-    A file that its last step had taken away by then was handled to the end, and succeeds.
-
     Returns the number of files concerned. Before the dispatcher starts: a file is `processing`
-    in the database only while no handler of this run has it. What one of the survivors may have
-    stays so, until they are seen off.
+    in the database only while no handler of this run has it. What one of the keepers takes stays
+    so, until it reports.
     """
     found = 0
     known = list(trees)
     for tree in known:
-        found += await _interrupt(tree, inbox, ledger, survivors, finish)
+        found += await _interrupt(tree, inbox, ledger, keepers)
     # What was interrupted may itself wait for a removed step: it has to be on record first. Where
     # its file is missing it is held back from then on, for the first scan may find it elsewhere.
     await inbox.arrived()
@@ -145,17 +149,13 @@ async def recover(
     return found
 
 
-async def _interrupt(
-    tree: Tree, inbox: Inbox, ledger: Ledger, survivors: Survivors | None, finish: Finish
-) -> int:
+async def _interrupt(tree: Tree, inbox: Inbox, ledger: Ledger, keepers: Sequence[Keeper]) -> int:
     count = 0
     async for rows in ledger.in_state("processing", tree.name):
         for row in rows:
-            if survivors is not None and survivors.take(row):
-                continue
-            finished = await finish(row)
-            await inbox.offer(finished or Trigger(row.key, "interrupt", "crash"))
-            count += 1
+            if not any(keeper.take(row) for keeper in keepers):
+                await inbox.offer(Trigger(row.key, "interrupt", "crash"))
+                count += 1
     return count
 
 

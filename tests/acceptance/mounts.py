@@ -6,7 +6,7 @@ What is mounted here is seen by the daemon alone, and ends with its namespace.
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,6 +26,9 @@ def may_mount() -> bool:
 
 
 needs_mounts = pytest.mark.skipif(not may_mount(), reason="needs root and mount namespaces")
+needs_fuse = pytest.mark.skipif(
+    not (may_mount() and os.access("/dev/fuse", os.R_OK | os.W_OK)), reason="needs /dev/fuse"
+)
 
 
 class Mounts:
@@ -55,6 +58,23 @@ class Mounts:
             self._run("mkfs.ext4", "-qF", str(image))
         self._run("mount", "-o", "loop", str(image), str(at))
 
+    @contextmanager
+    def hanging(self, at: Path) -> Iterator[None]:
+        """A file system that answers nobody: a FUSE without a server. What waits at the end fails.
+
+        The kernel lets whoever waits for it be killed, as with a server of NFS that is away.
+        """
+        # Without it there would be no program either; its device may be kept from us.
+        with open("/dev/fuse", "r+b", buffering=0) as device:  # noqa: PTH123 - a device
+            options = f"fd={device.fileno()},rootmode=40000,user_id=0,group_id=0"
+            argv = ("mount", "-i", "-t", "fuse", "-o", options, "treewarden-test", str(at))
+            self._run(*argv, pass_fds=(device.fileno(),))
+            try:
+                yield
+            finally:
+                # First, for a namespace that is gone by then: nobody is to wait any more.
+                self._try("umount", "--lazy", str(at))
+
     def unmount(self, at: Path) -> None:
         """Take away what was mounted there last; a scan that is inside is waited for."""
         until = time.monotonic() + DEADLINE
@@ -62,13 +82,17 @@ class Mounts:
             assert b"busy" in ended.stderr, ended.stderr
             assert time.monotonic() < until, ended.stderr
 
-    def _run(self, *argv: str) -> None:
-        ended = self._try(*argv)
+    def _run(self, *argv: str, pass_fds: Sequence[int] = ()) -> None:
+        ended = self._try(*argv, pass_fds=pass_fds)
         assert ended.returncode == 0, ended.stderr
 
-    def _try(self, *argv: str) -> subprocess.CompletedProcess[bytes]:
+    def _try(self, *argv: str, pass_fds: Sequence[int] = ()) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [*self.wrapper, *argv], capture_output=True, check=False, timeout=DEADLINE
+            [*self.wrapper, *argv],
+            capture_output=True,
+            check=False,
+            timeout=DEADLINE,
+            pass_fds=pass_fds,
         )
 
 

@@ -10,7 +10,7 @@ import pytest
 from daemon.cli.harness import Rig
 from daemon.config_after import After, Move
 from daemon.core.model import Key, Row
-from daemon.engine.filing import finisher
+from daemon.engine.filing import Unfinished
 from daemon.handlers import Outcome, relocate
 from daemon.sources.recovery import recover
 from daemon.store.opening import open_store
@@ -43,7 +43,9 @@ async def line_of(rig: Rig, path: Key, **fields: Any) -> dict[str, Any]:
 async def run_recovery(rig: Rig) -> None:
     service = rig.service
     trees = service.trees.values()
-    await recover(trees, service.inbox, service.ledger, finisher(service.dispatcher))
+    unfinished = Unfinished(service.dispatcher)
+    await recover(trees, service.inbox, service.ledger, [unfinished])
+    await unfinished.report(service.inbox)
     await service.inbox.idle()
 
 
@@ -257,6 +259,71 @@ async def test_moved_when_the_daemon_stops(
         row = await rig.state(path, ["gone"])
         assert row.done is not None
     assert (archive / "a").exists()
+
+
+class Disk:
+    """An archive that hangs: whoever looks at it waits for the test. `relocate.NAME` is held up."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._real = getattr(relocate, name)
+        self.asked, self.answers = asyncio.Event(), threading.Event()
+        monkeypatch.setattr(relocate, name, self._hang)
+
+    def _hang(self, *arguments: Any) -> Any:
+        self._loop.call_soon_threadsafe(self.asked.set)
+        assert self.answers.wait(20)
+        return self._real(*arguments)
+
+
+async def test_hangs_when_the_daemon_stops(
+    engine: Open, archive: Path, on_done: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop leaves a move behind that hangs; the next start finds out what it came to."""
+    monkeypatch.setattr("daemon.handlers.filing.END_SECONDS", 0.01)
+    monkeypatch.setattr("daemon.handlers.threads.CLOSE_SECONDS", 0.01)
+    with monkeypatch.context() as first:
+        disk = Disk(first, "move")
+        async with engine(steps=0, on_done=on_done) as rig:
+            path = rig.write("a")
+            await rig.send(path, "look")
+            await rig.send(path, "start")
+            await disk.asked.wait()
+        disk.answers.set()
+        while not names(archive):  # noqa: ASYNC110 - its thread is nobody's any more
+            await asyncio.sleep(0)
+    disk = Disk(monkeypatch, "find")
+    async with engine(steps=0, on_done=on_done) as rig:
+        service, unfinished = rig.service, Unfinished(rig.service.dispatcher)
+        assert (
+            await recover(service.trees.values(), service.inbox, service.ledger, [unfinished]) == 0
+        )
+        async with background(unfinished.report(service.inbox), service.dispatcher.run()):
+            await disk.asked.wait()
+            # Neither is it found missing, nor does it begin anew.
+            await rig.send(path, "look", waited=True)
+            assert (await rig.row(path)).state == "processing"
+            disk.answers.set()
+            await rig.state(path, ["gone"])
+        assert (await line_of(rig, path, event="succeed"))["target"] == str(archive / "a")
+
+
+async def test_hangs(engine: Open, on_done: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a disk is told of its step while it does; what no thread has is withdrawn."""
+    disk = Disk(monkeypatch, "move")
+    async with engine(steps=0, on_done=on_done) as rig:
+        dispatcher, paths = rig.service.dispatcher, [rig.write(name) for name in "abcdef"]
+        async with background(dispatcher.run()):
+            for path in paths:
+                await rig.send(path, "look")
+            await disk.asked.wait()
+            assert "on_done" not in dispatcher.standings("incoming")
+            with monkeypatch.context() as at_once:
+                at_once.setattr("daemon.handlers.filing.ANSWER_SECONDS", 0.0)
+                standing = dispatcher.standings("incoming")["on_done"]
+            assert standing.silent_since is not None
+        disk.answers.set()
+        await asyncio.gather(*(rig.state(path, ["gone", "ready"]) for path in paths))
 
 
 async def test_quarantined_when_it_cannot_be_moved(engine: Open, archive: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import threading
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,8 @@ async def test_killed_while_it_was_taken(
         (aside / "a.reason.json").write_text("{}")
     async with opened(engine, gate, move) as rig:
         await quarantine_of(rig).resume()
-        row = await rig.state(path, ["gone"])
+        async with background(quarantine_of(rig).run()):
+            row = await rig.state(path, ["gone"])
         assert row.error == "not a table"
         lines = [line for line in await rig.lines() if line["event"] == "vanish"]
         assert [line["target"] for line in lines] == [str(aside / "a")]
@@ -253,3 +255,40 @@ async def test_a_look_while_it_is_taken(
         await rig.state(path, ["gone"])
         lines = [line for line in await rig.lines() if line["event"] == "vanish"]
         assert [line["target"] for line in lines] == [str(aside / "a")]
+
+
+@pytest.mark.parametrize("newer", [True, False])
+async def test_place_hangs_at_the_start(
+    engine: Open,
+    tree: Path,
+    aside: Path,
+    move: Move,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    newer: bool,
+) -> None:
+    """What a killed daemon had taken is not found missing before its place has answered."""
+    gate, real, answers = Gate(), relocate.find, threading.Event()
+    async with opened(engine, gate, move) as rig:
+        path = await quarantined(rig, gate)
+    (tree / "a").rename(aside / "a")
+    if newer:
+        (tree / "a").write_text("corrected, and longer\n")
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+
+    def hang(*arguments: Any) -> bytes | None:
+        loop.call_soon_threadsafe(asked.set)
+        assert answers.wait(20)
+        return real(*arguments)
+
+    monkeypatch.setattr(relocate, "find", hang)
+    async with opened(engine, gate, move) as rig:
+        await quarantine_of(rig).resume()
+        async with background(quarantine_of(rig).run()):
+            await asked.wait()
+            await rig.send(path, "look", waited=True)
+            assert (await rig.row(path)).state == "quarantined"
+            answers.set()
+            await rig.state(path, ["settling", "ready"] if newer else ["gone"])
+        (line,) = [line for line in await rig.lines() if line["event"] == "vanish"]
+        assert line["target"] == str(aside / "a")

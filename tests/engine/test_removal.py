@@ -9,7 +9,6 @@ import pytest
 from daemon.cli.harness import Rig
 from daemon.config_steps import CommandStep
 from daemon.core.model import Key, Row
-from daemon.engine.filing import nothing
 from daemon.handlers import Outcome
 from daemon.sources.recovery import recover
 from daemon.store.opening import open_store
@@ -257,7 +256,7 @@ async def test_crash_in_the_midst(engine: Open, tmp_path: Path) -> None:
         assert await store.apply([(start, record_of_transition(start, seq))], 0) == [True]
     async with opened(engine, gate, FORGET, TELL) as rig:
         service = rig.service
-        await recover(service.trees.values(), service.inbox, service.ledger, nothing)
+        await recover(service.trees.values(), service.inbox, service.ledger)
         async with background(service.dispatcher.run()):
             assert (await gate.let_pass()).step == "tell"
             await rig.state(path, ["gone"])

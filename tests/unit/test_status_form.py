@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 
-from daemon.cli import json_form, text_form
+from daemon.cli import json_form, reasons, text_form
 from daemon.cli.answers import Status, WatchStatus
+from daemon.cli.evidence import Evidence, Scene
+from daemon.cli.places import Place
+from daemon.core.model import Key, Row
+from daemon.core.settle import Look
 from daemon.engine.detection import Detection
+from daemon.engine.standing import Standing
 from daemon.locate import DEFAULT_CONFIG
 
 
@@ -131,3 +136,20 @@ def test_as_json_before_anything_was_told() -> None:
     found = as_json(None)
     assert found["detection"] is None
     assert found["removals"] == {"frozen": False, "reason": None, "missing": None}
+
+
+def test_step_without_an_answer() -> None:
+    """Of a step whose files wait for a disk that hangs `status` and `explain` say since when."""
+    silent = Standing(silent_since=1_000_000)
+    now = 121_000_000
+    assert text_form.of_standing(silent, now) == "no answer from the disk for 2m"
+    key = Key("w", b"a")
+    scene = Scene(Place(Path("/state"), {"w": b"/srv/in"}, {}), {}, None, running=True)
+    for state in ("ready", "processing"):
+        row = Row(1, key, state, step="on_done", at=now)
+        look = Look("unseen")
+        evidence = Evidence(key, None, row, None, look, None, [], now, standing=silent)
+        found = reasons.explained(scene, evidence, "")
+        said = "Step on_done has had no answer from the disk for 2m: its files wait."
+        assert said in found.sentences
+        assert found.waits

@@ -1,12 +1,10 @@
 """What meets a file in the moment in which it is taken away: nothing is lost, or taken in error."""
 
-import asyncio
 import os
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from daemon.handlers import Job, Outcome, copying, relocate, renaming, withdrawi
 from daemon.handlers.below import Absent, Changed
 from daemon.handlers.filing import Filing, FilingHandler
 from daemon.handlers.relocate import delete, move
+from daemon.handlers.threads import Threads
 from tests.unit import shortage
 from tests.unit.test_relocate import change, files, place, replace, tree, written
 
@@ -180,15 +179,16 @@ async def test_no_thread(tree: Path) -> None:
     file = written(tree)
     key = Key("w", b"d/a.csv")
     job = Job(1, key, bytes(tree / "d/a.csv"), "on_done", 1, "k", seen=file.seen)
-    handler = FilingHandler("delete", "w")
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    threads = Threads("take", 1)
+    handler = FilingHandler("delete", "w", threads)
     with shortage.of_threads():
         outcome = await handler.run(job)
     assert (outcome.verdict, files(tree)) == ("defer", {"d/a.csv": "content"})
     assert f"{outcome.error}".startswith("cannot take it away: can't start new thread")
-    await asyncio.to_thread(lambda: None)  # what the pool had no thread for has one by then
+    await threads.run(lambda: None)  # after what had no thread, if that is to have one later
     assert files(tree) == {"d/a.csv": "content"}
     assert (await handler.run(job)).verdict == "success"
+    await handler.close()
 
 
 def test_no_permission(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

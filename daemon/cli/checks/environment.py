@@ -21,8 +21,10 @@ from daemon.cli.checks.programs import examine_program, examine_worker
 from daemon.config import Config, Watch
 from daemon.config_address import Address
 from daemon.config_after import After, base_of
+from daemon.config_places import ANSWER_SECONDS
 from daemon.config_steps import CommandStep, FunctionStep, HttpStep, WorkerStep
 from daemon.engine.filesystems import file_system_of, is_remote, must_poll
+from daemon.locate import within
 from daemon.store.holder import holder_pid
 
 # Known to grant read leases; elsewhere the first probe tells, and quiet time alone decides.
@@ -111,6 +113,16 @@ def _taking(watch: Watch, what: str, after: After) -> Finding:
     if after == "delete":
         return Finding("ok", what, "files are deleted")
     base = base_of(after.move, watch.name)
+    found: list[Finding] = []
+    try:
+        within(ANSWER_SECONDS, lambda: found.append(_archive(what, base)))
+    except TimeoutError:
+        detail = f"{quoted(base)} does not answer: files stay until it does"
+        return Finding("error", what, detail, "see to its file system, or to the server behind it")
+    return found[0]
+
+
+def _archive(what: str, base: Path) -> Finding:
     found = examine_base(what, base)
     if found.level == "ok" and base.is_mount():
         detail = f"{quoted(base)} is a mount point: while nothing is mounted, files go below it"
