@@ -23,6 +23,8 @@ class Traffic:
         self.taken = [0] * lines
         self._groups: dict[int, int] = {}
         self._scans: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        # By watch, numbers that end with the next scan of the whole tree.
+        self._doubts: defaultdict[str, list[int]] = defaultdict(list)
         # Numbers groups and scans.
         self.last = 0
 
@@ -52,6 +54,21 @@ class Traffic:
         scans[asked] -= 1
         if not scans[asked]:
             del scans[asked]
+
+    def doubt(self, watch: str, asked: int) -> None:
+        """Only a scan of the whole tree, which begins later, can tell what this one waits for."""
+        self._doubts[watch].append(asked)
+
+    def open(self, watch: str, *, whole: bool) -> Callable[[], None]:
+        """Something is put in, by a scan of the `whole` tree perhaps; the end is to be called."""
+        doubts = self._doubts.pop(watch, ()) if whole else ()
+        numbers = [self.ask(watch), *doubts]
+
+        def end() -> None:
+            for asked in numbers:
+                self.end(watch, asked)
+
+        return end
 
     def is_listed(self, watch: str, last: int) -> bool:
         """Whether every scan up to this number has listed its directories."""

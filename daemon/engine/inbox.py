@@ -241,13 +241,13 @@ class Inbox:
             self.traffic.end(watch, asked)
         return [ScanRequest(*each) for each in found.items()]
 
-    def begin(self, watch: str) -> Callable[[], None]:
+    def begin(self, watch: str, *, whole: bool = False) -> Callable[[], None]:
         """Somebody puts in much that belongs together; call what is returned when all of it is in.
 
         Until then a barrier that is made meanwhile is not passed, however long there is no room.
+        `whole`: it is what a scan of the whole tree finds.
         """
-        asked = self.traffic.ask(watch)
-        return lambda: self.traffic.end(watch, asked)
+        return self.traffic.open(watch, whole=whole)
 
     def begin_scan(self, watch: str) -> Callable[[], None]:
         """A scan of what `next_scans` has just given; call what is returned when it has listed."""

@@ -93,7 +93,7 @@ class Scanner:
         """
         counts, root, sight = Counts(b"" in tops), tree.root_id, _sight(tree)
         self._inbox.scanning += 1
-        told = self._inbox.begin(tree.name)
+        told = self._inbox.begin(tree.name, whole=b"" in tops)
         try:
             if not await self._is_rooted(tree):
                 # Whoever watches over the root says so; a root that is away removes no file.

@@ -16,12 +16,14 @@ from daemon.engine.inbox import Inbox
 from daemon.engine.inotify import remedy
 from daemon.engine.journal import Journal
 from daemon.engine.trees import Tree
+from daemon.sources.watch_doubts import Doubts
 from daemon.sources.watcher import (
     Canary,
     Changes,
     Ended,
     Exhausted,
     Flood,
+    Proven,
     Ready,
     Report,
     RootDeleted,
@@ -70,8 +72,7 @@ class Hints:
         # Why the tree is to be scanned when the next one is; why the last one that was ended.
         self._cause: str | None = None
         self._restarted: str | None = None
-        # Called when all has been passed on that the watcher heard at one time.
-        self._passed_on: Callable[[], None] | None = None
+        self._doubts = Doubts(inbox.traffic, tree.name)
         # What was last said to be amiss; the shortage that keeps the watcher from starting.
         self._degraded: str | None = None
         self._short_of: str | None = None
@@ -115,7 +116,7 @@ class Hints:
                         await self._take(report)
                 finally:
                     rerooted.cancel()
-                    self._finish_batch()
+                    self._doubts.lose()
         except OSError as error:
             return Ended("died", f"it cannot be started: {error.strerror or error}")
         return watcher.ended
@@ -128,6 +129,8 @@ class Hints:
                 self._tree.detection.latency_us = report.latency_us
             case Ready():
                 self._begin(report)
+            case Proven():
+                self._doubts.prove(report.canary)
             case Flood():
                 self._burst.go_on()
             case Exhausted():
@@ -140,22 +143,18 @@ class Hints:
         if changes.latency_us is not None:
             self._tree.detection.latency_us = changes.latency_us
         # The inbox has not room for all of a burst: the two ends of a rename may be far apart.
-        self._passed_on = self._passed_on or self._inbox.begin(self._tree.name)
+        self._doubts.begin_batch()
         await self._inbox.offer_all(self._sights(changes.present))
         await self._inbox.offer_all(self._looks(changes.removed))
         if not changes.more:
-            self._finish_batch()
+            # What is there comes before what is not.
+            self._doubts.end_batch(changes.canary if changes.removed else None)
         if changes.burst:
             self._burst.go_on()
         else:
             self._burst.end()
         # A pipe that is full again at once would not let anybody else have the loop.
         await asyncio.sleep(0)
-
-    def _finish_batch(self) -> None:
-        if self._passed_on is not None:
-            self._passed_on()
-            self._passed_on = None
 
     def _looks(self, paths: Iterable[bytes]) -> Iterable[Trigger]:
         name, concerns = self._tree.name, self._tree.concerns

@@ -9,11 +9,12 @@ four bytes, little-endian, and the tuple, marshalled. Paths are bytes, below the
 in microseconds, None where no canary has come back since the last one.
 
     ("ready", latency, complete)     it watches; complete: all folders that can be read
-    ("changes", present, removed, burst, latency, more)
+    ("changes", present, removed, burst, latency, more, canary)
                                      paths, by whether something was there when last heard of; with
                                      those that are present, what new files show (`engine.sight`);
                                      burst: so much that more may have happened than was heard;
                                      more: the next report is of what was heard with these
+    ("proven", canary)               so many that followed removals are back, and all before them
     ("flood",)                       so many paths that none is told
     ("canary", latency)              of an idle watcher, now and then
     ("exhausted", limit)             max_user_watches: what is there is watched, new folders are
@@ -156,6 +157,8 @@ class Watch:
         # First: by the name of a link in a new folder, changes in an old one may be told.
         self._grow(changes)
         self._report(changes, watched)
+        if latency and not lost and self._canary.proves():
+            tell("proven", self._canary.back)
         self._folders.check(changes)
         self._probe()
         return "overflow" if lost else None
@@ -174,7 +177,7 @@ class Watch:
             tell("root_deleted")
         if heard:
             self._active = self._told = self._turned
-            self._canary.send()
+            self._canary.follow()
         if len(heard) > FLOOD or self._root in watched:
             tell("flood")
         elif heard or burst:
@@ -189,11 +192,12 @@ class Watch:
         gone = {path for path in heard if (DELETED, path) in changes} - new
         present, removed = self._chunks(heard - gone), self._chunks(gone)
         reports = [*((chunk, []) for chunk in present), *(([], chunk) for chunk in removed)]
+        canary = self._canary.following(to_prove=bool(gone))
         if burst and not reports:
             reports = [([], [])]
         for left, (there, away) in zip(range(len(reports))[::-1], reports, strict=True):
-            names = [self._name(path) for path in away]
-            tell("changes", self._seen(there, new), names, burst, self._latency, left > 0)
+            names, seen = [self._name(path) for path in away], self._seen(there, new)
+            tell("changes", seen, names, burst, self._latency, left > 0, canary)
             self._latency = None
 
     def _chunks(self, paths: set[str]) -> list[list[str]]:

@@ -41,7 +41,7 @@ class Changes(NamedTuple):
 
     With those of regular files that are new, what they show.
     `burst`: so much happened that there may be more than was heard. `more`: the next report is of
-    what was heard at the same time.
+    what was heard at the same time. `canary`: the number of the one that follows all of it.
     """
 
     present: "Sights"
@@ -49,6 +49,13 @@ class Changes(NamedTuple):
     burst: bool
     latency_us: int | None
     more: bool = False
+    canary: int = 0
+
+
+class Proven(NamedTuple):
+    """The canary with this number has come back, and all before it: until then nothing was lost."""
+
+    canary: int
 
 
 class Flood(NamedTuple):
@@ -78,10 +85,11 @@ class Ended(NamedTuple):
     reason: str
 
 
-Report = Ready | Changes | Flood | Canary | Exhausted | RootDeleted
+Report = Ready | Changes | Proven | Flood | Canary | Exhausted | RootDeleted
 _REPORTS: dict[str, Callable[..., Report]] = {
     "ready": Ready,
     "changes": Changes,
+    "proven": Proven,
     "flood": Flood,
     "canary": Canary,
     "exhausted": Exhausted,

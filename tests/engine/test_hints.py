@@ -15,7 +15,7 @@ from daemon.cli.harness import Rig
 from daemon.core.model import Key, Trigger
 from daemon.engine.detection import Detection
 from daemon.sources.hints import Burst, Hints
-from daemon.sources.watcher import Changes, Watcher
+from daemon.sources.watcher import Changes, Proven, Watcher
 from tests.engine.children import alter, confine, make_files, paused, run_over
 from tests.engine.conftest import DEADLINE, Open, background, key
 
@@ -113,6 +113,41 @@ async def test_batch_in_two_reports(engine: Open, tree: Path) -> None:
         assert barrier.is_passed()
         await rig.service.inbox.idle()
         assert (await rig.row(key("b"))).id == first
+
+
+async def test_removal_waits_for_its_canary(engine: Open) -> None:
+    """Nothing is believed to be gone before it is proven that the watcher has lost nothing."""
+    async with engine() as rig:
+        made, inbox = hints(rig), rig.service.inbox
+        await made._take(Changes([], [b"a"], burst=False, latency_us=None, canary=3))
+        barrier = inbox.barrier("incoming")
+        await inbox.arrived()
+        await made._take(Proven(2))
+        assert not barrier.is_passed()
+        await made._take(Proven(3))
+        assert barrier.is_passed()
+
+
+async def test_half_of_a_rename_is_lost(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the new name was dropped the removal waits for the scan, and the file keeps its row."""
+    monkeypatch.setattr("daemon.engine.patience.GRACE_SECONDS", 0.01)
+    async with engine() as rig:
+        service, made, path = rig.service, hints(rig), rig.write("a")
+        await rig.send(path, "look")
+        first, patience = (await rig.row(path)).id, service.pipeline._patience
+        (tree / "a").rename(tree / "b")
+        await made._take(Changes([], [b"a"], burst=False, latency_us=None, canary=3))
+        await until(lambda: bool(patience._over["incoming"]))
+        barrier, _ = patience._over["incoming"][0]
+        made._doubts.lose()
+        await service.inbox.arrived()
+        assert not barrier.is_passed()
+        await service.reconciler.reconcile(service.trees["incoming"], "overflow")
+        await service.inbox.idle()
+        assert (await rig.row(key("b"))).id == first
+        assert barrier.is_passed()
 
 
 async def test_new_folder_is_scanned(engine: Open, tree: Path) -> None:

@@ -22,6 +22,7 @@ from daemon.sources.watcher import (
     Ended,
     Exhausted,
     Flood,
+    Proven,
     Ready,
     Report,
     RootDeleted,
@@ -80,6 +81,12 @@ class Ear:
         return [report for report in self.reports if isinstance(report, Changes)]
 
     @property
+    def proven(self) -> range:
+        """The canaries of which is known that they are back."""
+        told = [report.canary for report in self.reports if isinstance(report, Proven)]
+        return range(max(told, default=0) + 1)
+
+    @property
     def named(self) -> list[bytes]:
         """Every path, in order."""
         return [
@@ -136,6 +143,25 @@ async def test_canary(tree: Path) -> None:
         assert set(ear.named) == {b"a", b"b"}
         assert any(report.latency_us for report in ear.told)
     assert canary_of(tree).stat().st_mode & 0o777 == 0o700
+
+
+async def test_removals_are_proven(tree: Path) -> None:
+    """After removals, and only then, it is told when a canary is back that was sent after them."""
+    async with listening(tree) as ear:
+        for number in range(20):
+            (tree / f"{number}").write_text("x")
+            await ear.hear_of(f"{number}")
+        assert not any(isinstance(report, Proven) for report in ear.reports)
+        canaries = [report.canary for report in ear.told]
+        assert canaries == sorted(set(canaries))
+        for number in range(20):
+            (tree / f"{number}").unlink()
+            while not ear.told[-1].removed or ear.told[-1].removed[0] != b"%d" % number:
+                await ear.hear(Changes)
+            removed = ear.told[-1]
+            assert removed.canary > canaries[-1]
+            while removed.canary not in ear.proven:
+                await ear.hear(Proven)
 
 
 async def test_new_folder(tree: Path) -> None:
