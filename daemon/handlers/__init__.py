@@ -30,7 +30,8 @@ class Job(Struct, frozen=True):
         version: the row's, a fencing token: of two runs for one file, the later has the higher.
         plan: "process", or "remove" where the file is gone and what was done with it is undone.
         seen: the file as it had settled (size, times in nanoseconds, inode); None for a removal.
-        previous_json: what the step before handed on, as it is stored; `previous` decodes it.
+        previous_json: what the step before handed on, as it is stored: in one line, as all that is
+            said in lines, variables and headers relies on. `previous` decodes it.
     """
 
     file_id: int
@@ -90,7 +91,8 @@ class Outcome(Struct, frozen=True):
     none: `defer`, for the machine was short of something (descriptors, processes, memory), and
     `unavailable`, for what the step needs could not be had (a program, a server, a quota): neither
     is this file's fault, and here `after` is how long the whole step had better wait. `result` of
-    a success is JSON, of at most `RESULT_BYTES`; `target` is where the file was taken.
+    a success is JSON of at most `RESULT_BYTES`, in one line (`said.result_text`); `target` is where
+    the file was taken.
 
     `suspect` goes with `retry` and `reject`: this file failed, and it may not be the file's fault
     (a server that answers 500, or 404, or nothing in time). Whose fault it is, only other files

@@ -94,17 +94,10 @@ def request(number: int, job: Job) -> Request:
         job.file_id,
         job.plan,
         job.seen.size if job.seen else None,
-        _in_one_line(job.previous_json),
+        Raw(job.previous_json.encode()) if job.previous_json else _NULL,
         UNSET if path.encode() == job.path else b64encode(job.path).decode(),
         UNSET if relpath.encode() == job.file.path else b64encode(job.file.path).decode(),
     )
-
-
-def _in_one_line(previous: str | None) -> Raw:
-    """JSON as it is stored; inside of a string it has no line break, and elsewhere a blank does."""
-    if previous is None:
-        return _NULL
-    return Raw(previous.replace("\n", " ").replace("\r", " ").encode())
 
 
 def lines_of(messages: list[Struct]) -> bytes:
