@@ -14,6 +14,7 @@ from tests.acceptance.sites import Site
 from tests.acceptance.trees import Scene, exchange, live_rows, show
 
 MOMENTS = pytest.mark.parametrize("moment", ["running", "paused", "down"])
+CANDIDATES = ("a", "b", "c", "d", "e")
 
 
 def exchanged_at_once(one: Path, other: Path) -> None:
@@ -156,27 +157,32 @@ def test_a_new_file_with_a_used_inode_is_not_taken_for_a_renamed_one(
 ) -> None:
     """Removed, and another made with the same inode, size and time: it is handled, not moved."""
     scene = Scene(site)
-    scene.put("a")
-    old = (scene.tree / "a").stat()
+    known = dict(zip(CANDIDATES, scene.put(*CANDIDATES), strict=True))
     with scene.meanwhile(moment):
-        new = _make_with_inode(scene.tree, old)
+        new, old = _make_with_used_inode(scene.tree, known)
     scene.daemon.line("succeed", path=new)
-    rows = scene.await_rows({new: None})
+    rows = scene.await_rows({**known, new: None})
     assert rows[new.encode()].shown == (old.st_size, old.st_mtime_ns, old.st_ino)
     assert scene.handled() == [new]
     assert not scene.daemon.having("move")
 
 
-def _make_with_inode(tree: Path, old: os.stat_result) -> str:
-    """Remove `a`, and make a file that looks like it to all but its birth and change time."""
-    (tree / "a").unlink()
-    for number in range(20):
-        path = tree / f"b{number}"
-        path.write_text("y" * old.st_size)
-        os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
-        if path.stat().st_ino == old.st_ino:
-            return path.name
-        path.rename(tree.parent / path.name)
+def _make_with_used_inode(tree: Path, known: dict[str, int]) -> tuple[str, os.stat_result]:
+    """Remove files, until one is made that looks like one of them but for birth and change time.
+
+    Others who make files at the same time may be given the inode first.
+    """
+    for name in list(known):
+        old = (tree / name).stat()
+        (tree / name).unlink()
+        del known[name]
+        for number in range(20):
+            path = tree / f"{name}-{number}"
+            path.write_text("y" * old.st_size)
+            os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+            if path.stat().st_ino == old.st_ino:
+                return path.name, old
+            path.rename(tree.parent / path.name)
     pytest.skip("this file system does not use an inode again at once")
 
 
