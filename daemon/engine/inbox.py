@@ -202,14 +202,16 @@ class Inbox:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
 
-    async def quiet_for(self, seconds: float) -> None:
-        """Wait until all is finished that could explain something missing; at most so long."""
+    async def quiet_for(self, seconds: float) -> bool:
+        """Wait until all is finished that could explain something missing; False after so long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
                 while not self.calm:
                     await asyncio.sleep(CALM_SECONDS)
                     await self._idle.wait()
+                return True
+        return False
 
     def request_scan(self, key: Key, cause: str) -> None:
         """Ask for the subtree at this path to be compared with the rows; merged while it waits.

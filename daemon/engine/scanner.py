@@ -13,16 +13,17 @@ from typing import Protocol
 
 from daemon.core.model import Fingerprint, Key, Trigger
 from daemon.core.texts import path_fields
-from daemon.engine.ahead import Ahead, directories_of
+from daemon.engine.ahead import Ahead
 from daemon.engine.comparer import Crew
 from daemon.engine.identity import RootId
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
+from daemon.engine.missing import Missing
 from daemon.engine.patience import GRACE_SECONDS
-from daemon.engine.scanning import Counts, Differences, missing_in, vanished
+from daemon.engine.scanning import Counts, Differences
 from daemon.engine.trees import Tree
-from daemon.engine.walking import Walk, read_rows, taken
+from daemon.engine.walking import Walk
 from daemon.engine.worker import Worker
 from daemon.errors import LASTING
 
@@ -34,7 +35,7 @@ BUNDLE = 256
 SETTLE_SECONDS = 20.0
 # Paths that could not be read, in memory: past that no more are said.
 SAID = 1_000
-# Paths in memory that are missing; and those that could not be read.
+# The same, to see whether any of them has rows below: with more of them it is not asked.
 KEPT = 50_000
 
 Sight = tuple[str, int, int]
@@ -62,6 +63,7 @@ class Scanner:
         self._removals = removals
         self._disk = Worker("scan")
         self._crew = Crew(ledger.store)
+        self._missing = Missing(ledger, self._disk)
         # What could not be read, so that it is said once and not with every scan.
         self._said: set[Key] = set()
         # Why a scan was not helped, as last said.
@@ -106,7 +108,7 @@ class Scanner:
         if b"" in tops:
             self._said = {key for key in self._said if key.watch != tree.name or key in counts.shut}
         for top in tops:
-            sparse += await self._vanished(tree, top)
+            sparse += await self._missing.directories(tree, top)
         if sparse:
             await self._remove(tree, tops, sparse, sight, counts)
         if b"" in tops and await self._is_proof(tree, root, counts):
@@ -187,33 +189,37 @@ class Scanner:
             # Unless the inbox is full nothing here waits: 200,000 of them held the loop for 1.9 s.
             await asyncio.sleep(0)
 
-    async def _vanished(self, tree: Tree, top: bytes) -> list[bytes]:
-        """Directories at or below `top` with rows that are off the disk: no listing has them."""
-        found: list[bytes] = []
-        if top:
-            found += await self._disk.run(partial(vanished, tree, [top]))
-        bounds = (top + b"/", top + b"0") if top else (b"\0",)
-        async for page in directories_of(self._ledger, tree, *bounds):
-            found += await self._disk.run(partial(vanished, tree, page))
-        return found
-
-    async def _may_conclude(
+    async def _await_quiet(
         self, tree: Tree, tops: Sequence[bytes], sight: Sight, counts: Counts
     ) -> bool:
-        """Whether a file that was renamed since its new folder was listed has been told of.
+        """Wait until what could explain something missing is on record; whether that can be known.
 
-        Only a watcher that was there all the time tells. Without one all is listed once more, and
-        parts are left to the scan of the whole that comes soon.
+        Only a watcher that was there all the time tells of a file that was renamed since its new
+        folder was listed. Without one all is listed once more, and parts are left to the scan of
+        the whole that comes soon.
         """
-        if sight == _sight(tree) and tree.detection.mode == "inotify":
-            return True
-        if b"" not in tops:
-            return False
+        clock = asyncio.get_running_loop().time
+        until, heard = clock() + SETTLE_SECONDS, tree.detection.mode == "inotify"
+        while True:
+            if not heard or sight != _sight(tree):
+                if b"" not in tops:
+                    return False
+                heard, sight = True, _sight(tree)
+                await self._list_again(tree, counts)
+            left = until - clock()
+            if await self._inbox.quiet_for(min(left, 1.0)) or left <= 0:
+                return True
+
+    async def _list_again(self, tree: Tree, counts: Counts) -> None:
         again = Counts()
-        await self._compare(tree, tops, again)
+        # It is what hints wait for that a lost watcher has left unproven.
+        told = self._inbox.begin(tree.name, whole=True)
+        try:
+            await self._compare(tree, [b""], again)
+        finally:
+            told()
         counts.new += again.new
         counts.unannounced += again.unannounced
-        return True
 
     async def _remove(
         self,
@@ -224,46 +230,20 @@ class Scanner:
         counts: Counts,
     ) -> None:
         """Second phase: let go what was and is missing, when all that is new is on record."""
-        before = await self._all_missing(tree, directories)
-        if not await self._may_conclude(tree, tops, sight, counts):
-            return
+        before = await self._missing.all(tree, directories)
         await asyncio.sleep(GRACE_SECONDS)
-        await self._inbox.quiet_for(SETTLE_SECONDS)
+        if not await self._await_quiet(tree, tops, sight, counts):
+            return
         # Under a load that never pauses it is not quiet, but what was told of has arrived.
         await self._inbox.arrived()
-        async for missing in self._still_missing(tree, directories, before):
+        async for missing in self._missing.still(tree, directories, before):
             counts.missing += len(missing)
         if not counts.missing or not await self._is_rooted(tree):
             return
         if await self._removals.may_remove(tree, counts.missing):
-            async for missing in self._still_missing(tree, directories, before):
+            async for missing in self._missing.still(tree, directories, before):
                 looks = [Trigger(Key(tree.name, p), "look", "scan", waited=True) for p in missing]
                 await self._offer(looks, counts)
-
-    async def _all_missing(self, tree: Tree, directories: Sequence[bytes]) -> set[bytes] | None:
-        """None: so many that they are not kept; then there is more amiss than a rename."""
-        found: set[bytes] = set()
-        async for missing in self._missing(tree, directories):
-            found.update(missing)
-            if len(found) > KEPT:
-                return None
-        return found
-
-    async def _still_missing(
-        self, tree: Tree, directories: Sequence[bytes], before: set[bytes] | None
-    ) -> AsyncIterator[list[bytes]]:
-        async for missing in self._missing(tree, directories):
-            yield missing if before is None else [path for path in missing if path in before]
-
-    async def _missing(
-        self, tree: Tree, directories: Sequence[bytes]
-    ) -> AsyncIterator[list[bytes]]:
-        waiting = list(directories)
-        while waiting:
-            chunk = taken(waiting)
-            rows = await read_rows(self._ledger, tree, chunk)
-            waiting += chunk[len(rows) :]
-            yield await self._disk.run(partial(missing_in, tree, chunk[: len(rows)], rows))
 
     def _say_failure(self, tree: Tree, failure: str | None) -> None:
         """A scan that no process helped with is as good as any other, and slower."""
@@ -296,5 +276,4 @@ class Scanner:
 
 def _sight(tree: Tree) -> Sight:
     """Which watcher sees, and whether it has lost anything: the same means that it saw all."""
-    detection = tree.detection
-    return detection.mode, detection.restarts, detection.overflows
+    return tree.detection.mode, tree.watchers, tree.detection.overflows

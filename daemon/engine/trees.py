@@ -31,6 +31,8 @@ class Tree(Names):
         # Files that the kernel last touched before this moment are adopted, not processed.
         self.adopt_before = 0
         self.detection = Detection()
+        # How many watchers have been in place.
+        self.watchers = 0
         # Set while a directory stands at the root's path that can be watched.
         self.rooted = asyncio.Event()
         # Set when it is another than the one that is being watched: the watcher begins anew.

@@ -170,6 +170,7 @@ class Hints:
     def _begin(self, ready: Ready) -> None:
         """A watcher is in place."""
         self._since = asyncio.get_running_loop().time()
+        self._tree.watchers += 1
         detection = self._tree.detection
         detection.mode, detection.reason = "inotify", None
         detection.latency_us = ready.latency_us

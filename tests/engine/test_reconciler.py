@@ -325,6 +325,31 @@ async def test_part_whose_turn_comes(
             assert inbox.calm
 
 
+async def test_watcher_that_is_lost_while_something_is_missing(
+    engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it left unproven waits for a whole scan, and that scan not for what waits: for 20 s."""
+    put(tree, "a")
+    async with engine() as rig:
+        scan, inbox = Scan(rig, monkeypatch), rig.service.inbox
+        await scan.run()
+        await rig.state(rig.key("a"), ["ready"])
+        (tree / "a").unlink()
+        unproven, quiet_for = inbox.traffic.ask("incoming"), inbox.quiet_for
+        inbox.put(Trigger(rig.key("a"), "look", "hint"))
+        await inbox.arrived()
+
+        async def lose(seconds: float) -> bool:
+            if not scan.tree.watchers:
+                scan.tree.watchers += 1
+                inbox.traffic.doubt("incoming", unproven)
+            return await quiet_for(seconds)
+
+        monkeypatch.setattr(inbox, "quiet_for", lose)
+        await scan.run()
+        await rig.state(rig.key("a"), ["gone"])
+
+
 async def test_periodic(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The periodic scan finds what nobody has told of."""
     async with engine(reconcile=0.02) as rig:
