@@ -232,7 +232,15 @@ def many(site: Site) -> RunningDaemon:
     daemon.done(*names)
     (site.tree / "d").rename(site.folder / "away")
     daemon.line("daemon.removals_frozen", watch="w")
+    await_known(site, "are missing at once")
     return daemon
+
+
+def await_known(site: Site, words: str) -> None:
+    """What `explain` knows of the daemon is written down a moment after the line."""
+    until = time.monotonic() + DEADLINE
+    while words not in site.sql("SELECT detection FROM watches")[0][0]:
+        assert time.monotonic() < until
 
 
 def test_a_removal_that_is_frozen(site: Site) -> None:
@@ -260,10 +268,7 @@ def test_a_root_that_is_away(site: Site) -> None:
     daemon.done("a")
     site.tree.rename(site.folder / "away")
     daemon.line("daemon.removals_frozen")
-    # What `explain` knows of the daemon is written down a moment after the line.
-    until = time.monotonic() + DEADLINE
-    while "the root is lost" not in site.sql("SELECT detection FROM watches")[0][0]:
-        assert time.monotonic() < until
+    await_known(site, "the root is lost")
     code, found, sentences = told(site, "a")
     assert (code, found["state"]) == (1, "done")
     assert "It cannot be looked at: the watched root is not there." in sentences
