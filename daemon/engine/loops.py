@@ -107,7 +107,7 @@ class Loops:
         if row.version >= TRANSITIONS * most and await self._came_back(row, most):
             return (
                 f"it came back more than {most} times within an hour ({limit}):"
-                " does a handler write to it?"
+                " does a handler write to it? If it is delivered so often, allow more"
             )
         return None
 
