@@ -245,8 +245,8 @@ class Watch:
 
 def main() -> None:
     """Watch until told to end, or until that is of no more use."""
-    for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
-        # They are for the daemon, and reach everybody in its control group or at its terminal.
+    # They are for the daemon, and reach all of its control group or terminal; SIGIO is a lease's.
+    for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGIO):
         _signal.signal(number, _signal.SIG_IGN)
     _yield_to_writers()
     _thread.start_new_thread(_end_with_input, ())

@@ -493,3 +493,13 @@ def test_check_where_a_folder_above_may_not_be_entered(site: Site) -> None:
     assert errors.pop("w.load.output") == f"'{closed}': {forbidden}"
     assert errors.pop("daemon.state_dir") == f"'{closed}/state', to be made: {forbidden}"
     assert errors.keys() == {"database"}
+
+
+def test_a_writer_that_meets_a_lease_ends_no_command() -> None:
+    """`explain` and `check` try leases, and the kernel has a signal for whoever meets one."""
+    code = (
+        "import os, signal, daemon.cli as cli;"
+        "cli.cli.main = lambda **_: os.kill(os.getpid(), signal.SIGIO);"
+        "cli.main()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0

@@ -538,9 +538,9 @@ async def test_process_that_crashes(tree: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_signals_of_a_whole_group(tree: Path) -> None:
-    """What systemd or a terminal sends to all is for the daemon alone."""
+    """What systemd or a terminal sends to all is for the daemon alone, and so is a lease."""
     async with listening(tree) as ear:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGIO):
             os.kill(ear.watcher.pid, number)
         (tree / "a").write_text("x")
         await ear.hear_of("a")
