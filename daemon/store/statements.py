@@ -15,9 +15,10 @@ from daemon.store.queries import RECORD_COLUMNS, for_rows, for_rows_alike, load_
 from daemon.store.rows import Values
 
 SQL = load_queries("queries.sql")
-# Any number of rows up to this, so that few statements are prepared.
-SMALL = 32
-_SIZES = (1024, 512, 256, 128, 64, SMALL)
+# Any number of rows up to this, and then few numbers: a statement that was prepared is kept, and
+# those for each number up to 32 take 6 MB in the course of an hour.
+SMALL = 16
+_SIZES = (1024, 512, 256, 128, 64, 32, SMALL)
 
 
 # Transitions that are committed together mostly differ in these only: the others are bound once.
