@@ -176,7 +176,7 @@ class Service:
             tasks.create_task(self.roots.run())
             tasks.create_task(self._requests.run())
             tasks.create_task(self._snapshots.run())
-            tasks.create_task(self._bulletin.run())
+            tasks.create_task(self._bulletin.run(self.dispatcher.resumed))
             tasks.create_task(self.reconciler.run_requests())
             tasks.create_task(self.reconciler.run_suspects())
             tasks.create_task(self._check_store())

@@ -40,6 +40,8 @@ class Dispatcher:
         # Who of a former run may still have files of a step, as far as that is known.
         self.survivors: dict[LaneName, tuple[Survivor, ...]] = {}
         self._wake = asyncio.Event()
+        # Set when it is known how a former run has left its steps.
+        self.resumed = asyncio.Event()
         self._stopping = False
 
     def add(self, tree: Tree, handlers: Mapping[str, Handler]) -> None:
@@ -81,6 +83,7 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         for lane in await resume(self.lanes, self._ledger):
             self._say_open(lane)
+        self.resumed.set()
         while True:
             self._wake.clear()
             await self._ledger.available.wait()

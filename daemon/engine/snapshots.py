@@ -83,8 +83,12 @@ class Bulletin:
         self._standings = standings
         self._kept: dict[str, str] = {}
 
-    async def run(self) -> None:
-        """Look for changes until cancelled."""
+    async def run(self, resumed: asyncio.Event) -> None:
+        """Look for changes until cancelled.
+
+        Not before it is known how they stood when a former run ended: it stands where this writes.
+        """
+        await resumed.wait()
         while True:
             for watch in self._watches:
                 await self.keep(watch)

@@ -92,6 +92,30 @@ def test_open_step_is_told(site: Site) -> None:
     assert rows == [("ready", 0, 0)] * 2
 
 
+def test_open_step_stays_open(site: Site) -> None:
+    """A start says so again, tries one file, and says when the step is closed."""
+    gone = site.folder / "gone"
+    gone.touch()
+    script = site.script("away", f"test ! -e {gone} || exit 69")
+    breaker = 'unavailable = [69]\nbreaker = { after = 2, first = "1s", max = "1h" }'
+    site.configure(site.watch(f'name = "load"\ncommand = [{script}]\n{breaker}'))
+    for number in range(2):
+        (site.tree / f"{number}").write_text("x")
+    daemon = site.start().ready()
+    daemon.line("daemon.step_open", failures=2)
+    while status(site)["load"]["open_since"] is None:
+        pass
+    daemon.kill()
+    gone.unlink()
+    daemon = site.start().ready()
+    daemon.line("daemon.step_open", failures=2)
+    daemon.line("daemon.step_closed")
+    daemon.done("0", "1")
+    events = [line["event"] for line in daemon.lines]
+    assert events.index("daemon.step_open") < events.index("start")
+    assert events[events.index("start") :].count("daemon.step_open") == 0
+
+
 def test_places_of_the_daemon_are_shared(site: Site) -> None:
     """With one place for all, a watch with three files is through long before one with many."""
     (site.folder / "few").mkdir()

@@ -152,14 +152,16 @@ async def test_step_that_was_open_stays_open(engine: Open) -> None:
     server = Server(AWAY)
     async with engine(server, concurrency=4, step=SLOW) as rig:
         await ready(rig, *"abcdefgh")
-        async with background(rig.service.dispatcher.run(), rig.service._bulletin.run()):
+        dispatcher, bulletin = rig.service.dispatcher, rig.service._bulletin
+        async with background(bulletin.run(dispatcher.resumed), dispatcher.run()):
             await server.probes(4)
             async with asyncio.timeout(DEADLINE):
                 while not (text := await rig.store.steps("incoming")) or "open_since" not in text:
                     await asyncio.sleep(0.01)
     again = Server(AWAY)
     async with engine(again, concurrency=4, step=SLOW) as rig:
-        async with background(rig.service.dispatcher.run()):
+        dispatcher, bulletin = rig.service.dispatcher, rig.service._bulletin
+        async with background(bulletin.run(dispatcher.resumed), dispatcher.run()):
             await again.probes(1)
             await rig.service.inbox.idle()
             await turns()
