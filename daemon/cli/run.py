@@ -29,4 +29,5 @@ def run(config: Path) -> None:
         with redirect_stdout(sys.stderr):
             asyncio.run(serve(loaded))
     except OSError as error:
-        raise ServiceError(f"{error.filename or 'system'}: {error.strerror}") from error
+        found = f"{error.filename or 'system'}: {error.strerror}"
+        raise ServiceError(f"{found}; `treewarden check` tells what to do about it") from error

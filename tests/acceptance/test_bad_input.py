@@ -103,6 +103,19 @@ def test_a_file_that_is_no_database_is_refused(site: Site) -> None:
     assert site.database.read_bytes() == b"something else\n" * 1000
 
 
+def test_a_state_folder_that_is_a_file_is_refused(site: Site) -> None:
+    """The path, the system's words, and who tells what to do; and `check` does."""
+    site.configure(site.watch())
+    site.state.write_text("x")
+    refused = site.run("run", "--config", str(site.config))
+    assert refused.returncode == 74
+    assert refused.stderr.startswith(f"treewarden: {site.state}: File exists; ")
+    assert "`treewarden check` tells" in refused.stderr
+    checked = site.run("check", "--config", str(site.config))
+    assert checked.returncode == 78
+    assert f"{str(site.state)!r} is not a folder; name a folder" in checked.stdout
+
+
 def test_a_state_folder_that_cannot_be_written_is_refused(site: Site) -> None:
     """Exit 74 and its path; root is made to respect modes for this."""
     site.state.mkdir(mode=0o500)
