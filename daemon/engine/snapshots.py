@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from daemon.engine.ledger import Ledger
 from daemon.engine.standing import Standings, told
 from daemon.engine.trees import Tree
+from daemon.engine.turn import turn
 
 TURN_SECONDS = 1.0
 # How a tree is seen is written within a turn. But a burst changes the numbers all the time, and
@@ -40,7 +41,7 @@ class Snapshots:
             for tree in self._trees.values():
                 if self._is_due(tree):
                     await self.keep(tree)
-            await asyncio.sleep(TURN_SECONDS)
+            await turn(TURN_SECONDS)
 
     async def keep(self, tree: Tree) -> None:
         """Write it down now, if it has changed."""
@@ -92,7 +93,7 @@ class Bulletin:
         while True:
             for watch in self._watches:
                 await self.keep(watch)
-            await asyncio.sleep(TURN_SECONDS)
+            await turn(TURN_SECONDS)
 
     async def keep(self, watch: str) -> None:
         """Write it down now, if it has changed."""

@@ -106,9 +106,9 @@ class Hints:
     async def _watch(self) -> Ended:
         """Pass on what a watcher tells until it ends, or the root is another; why it ended."""
         try:
-            async with Watcher(
-                self._tree.root, self._canary, probe=self._tree.probes_at_once
-            ) as watcher:
+            tree = self._tree
+            made = Watcher(tree.root, self._canary, probe=tree.probes_at_once, quiet=tree.quiet)
+            async with made as watcher:
                 rerooted = asyncio.ensure_future(self._tree.rerooted.wait())
                 rerooted.add_done_callback(lambda _: watcher.stop())
                 try:

@@ -1,6 +1,5 @@
 """What operators ask of the running daemon: takes up what lies in the spool, once a second."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from daemon.core.texts import path_fields
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.trees import Tree
+from daemon.engine.turn import turn
 from daemon.engine.worker import Worker
 from daemon.store.spool import Request, waiting
 
@@ -44,7 +44,7 @@ class Requests:
         try:
             while True:
                 await self.take()
-                await asyncio.sleep(TURN_SECONDS)
+                await turn(TURN_SECONDS)
         finally:
             await self._disk.close()
 

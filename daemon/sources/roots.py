@@ -20,6 +20,7 @@ from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
 from daemon.engine.snapshots import Snapshots
 from daemon.engine.trees import Tree
+from daemon.engine.turn import turn
 from daemon.engine.worker import Worker
 
 CHECK_SECONDS = 1.0
@@ -209,7 +210,7 @@ class Roots:
 
     async def _look_after(self, root: Root) -> None:
         while True:
-            await asyncio.sleep(CHECK_SECONDS)
+            await turn(CHECK_SECONDS)
             await self.check(root.tree)
             if root.is_worth_a_scan:
                 root.put_off(2 * root.pause)

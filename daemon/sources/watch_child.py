@@ -46,9 +46,8 @@ if TYPE_CHECKING:
 
 ADDED, DELETED = 1, 3
 SECOND = 1_000_000_000
-# A hint takes one to two steps, and each is a wake-up of 40 us: 0.17 % of a core at 25 ms. Fine
-# while hints come, and for a while after them.
-STEP_MS, DEBOUNCE_MS, IDLE_STEP_MS = 2, 20, 25
+# A hint takes one to two steps. Fine ones while hints come, and for a while after them.
+STEP_MS, DEBOUNCE_MS = 2, 20
 ACTIVE_NS = 10 * SECOND
 CANARY_NS, RENEW_NS = 10 * SECOND, SECOND // 10
 # Who watches over us gets a sign of life so long after the last report at the latest, and a canary.
@@ -67,10 +66,12 @@ NO_WATCHES, NO_INSTANCE = "MaxFilesWatch", "(os error 24)"
 class Watch:
     """The loop. RustNotify asks it `is_set` at every step, and returns when there are changes."""
 
-    def __init__(self, make: "type[RustNotify]", root: str, canary: str, *, probe: bool) -> None:
+    def __init__(
+        self, make: "type[RustNotify]", root: str, canary: str, *, probe: bool, idle: int
+    ) -> None:
         self._make = make
         self._root, self._below = root, root + "/"
-        self._is_probing = probe
+        self._is_probing, self._idle_step = probe, idle
         self._canary = Canary(canary)
         self._arrivals = Arrivals(self._canary.folder)
         self._queue = Queue()
@@ -93,7 +94,7 @@ class Watch:
         self._canary.send()
         lost = None
         while lost is None:
-            step = STEP_MS if self._turned - self._active < ACTIVE_NS else IDLE_STEP_MS
+            step = STEP_MS if self._turned - self._active < ACTIVE_NS else self._idle_step
             # No timeout: when one is over, RustNotify forgets what it has heard in that moment.
             changes = notify.watch(DEBOUNCE_MS, step, 0, self)
             lost = "blind" if isinstance(changes, str) else self._take(changes)
@@ -219,10 +220,8 @@ class Watch:
             self._folders.survey(self._root)
             new = {self._root}
         else:
-            below = self._below
-            new = self._folders.grow(
-                p for kind, p in changes if kind == ADDED and p.startswith(below)
-            )
+            added = (p for kind, p in changes if kind == ADDED and p.startswith(self._below))
+            new = self._folders.grow(added)
         if new:
             self._grown = True
             self._arrivals.add(new)
@@ -250,9 +249,10 @@ def main() -> None:
         _signal.signal(number, _signal.SIG_IGN)
     _yield_to_writers()
     _thread.start_new_thread(_end_with_input, ())
-    package, root, canary, probe = sys.argv[1:]
+    package, root, canary, probe, idle = sys.argv[1:]
     try:
-        Watch(load_notify(package), spelled(root), canary, probe=probe == "probe").run()
+        made = load_notify(package), spelled(root), canary
+        Watch(*made, probe=probe == "probe", idle=int(idle)).run()
     except Outdated as error:
         tell("ended", str(error))
     except Exception as error:  # noqa: BLE001 - whatever it is ends this watcher, and who started it has to hear of it
