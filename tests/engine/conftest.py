@@ -20,9 +20,11 @@ from daemon.cli.invariants import broken_invariants
 from daemon.config import Settle, Watch
 from daemon.config_steps import CommandStep
 from daemon.core.model import Event, Key, Row, State, Transition
+from daemon.engine import newcomers
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
 from daemon.engine.output import Output
+from daemon.engine.turns import Turn
 from daemon.handlers import Handler, Job, Outcome
 from daemon.schema import faults_of_line
 from daemon.store import Store
@@ -165,6 +167,19 @@ def engine(tmp_path: Path, tree: Path) -> Open:
             assert broken_invariants(db) == []
 
     return cast("Open", opened)
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[Turn]:
+    """Those that were judged for others as well."""
+    turns: list[Turn] = []
+
+    def judge(*given: Any) -> Turn:
+        turns.append(Turn(*given))
+        return turns[-1]
+
+    monkeypatch.setattr(newcomers, "Turn", judge)
+    return turns
 
 
 @asynccontextmanager

@@ -12,7 +12,6 @@ from daemon.cli.faults import FaultyStore, InjectedFault, broken_guard
 from daemon.cli.harness import Rig
 from daemon.config import Settle, Urgency
 from daemon.core.model import Record, Row, Transition, Trigger
-from daemon.engine import newcomers
 from daemon.engine.clock import now_us
 from daemon.engine.disk import fingerprint
 from daemon.engine.turns import Turn
@@ -74,19 +73,6 @@ async def known_of(rig: Rig, folder: str) -> list[tuple[Row, Record, dict[str, A
         told = replace(record, seq=0, file_id=0, path=name, attempt_id="", at=0)
         said.append((bare, told, line))
     return said
-
-
-@pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> list[Turn]:
-    """Those that were judged for others as well."""
-    turns: list[Turn] = []
-
-    def judge(*given: Any) -> Turn:
-        turns.append(Turn(*given))
-        return turns[-1]
-
-    monkeypatch.setattr(newcomers, "Turn", judge)
-    return turns
 
 
 @pytest.mark.parametrize("steps", [0, 2])

@@ -12,7 +12,6 @@ from daemon.cli.faults import broken_guard
 from daemon.cli.harness import Rig
 from daemon.config import Settle, Urgency
 from daemon.core.model import Fingerprint, Key, Row, Sight, Trigger
-from daemon.engine import newcomers
 from daemon.engine.clock import now_us
 from daemon.engine.sight import sights
 from daemon.engine.turns import Turn
@@ -40,19 +39,6 @@ async def take(rig: Rig, looks: Sequence[Trigger]) -> None:
     for look in looks:
         rig.service.inbox.put(look)
     await rig.service.inbox.idle()
-
-
-@pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> list[Turn]:
-    """Those that were judged for others as well."""
-    turns: list[Turn] = []
-
-    def judge(*given: Any) -> Turn:
-        turns.append(Turn(*given))
-        return turns[-1]
-
-    monkeypatch.setattr(newcomers, "Turn", judge)
-    return turns
 
 
 @pytest.fixture
