@@ -28,14 +28,16 @@ async def tidy(trees: Iterable[Tree], ledger: Ledger, parts: Parts) -> None:
     """
     await _clean(parts)
     disk = Worker("tidy")
-    for tree in trees:
-        states: list[State] = ["processing"]
-        if tree.watch.on_quarantine:
-            states.append("quarantined")
-        for state in states:
-            async for rows in ledger.in_state(state, tree.name):
-                await disk.run(partial(_restore, tree, rows))
-    await disk.close()
+    try:
+        for tree in trees:
+            states: list[State] = ["processing"]
+            if tree.watch.on_quarantine:
+                states.append("quarantined")
+            for state in states:
+                async for rows in ledger.in_state(state, tree.name):
+                    await disk.run(partial(_restore, tree, rows))
+    finally:
+        await disk.close()
 
 
 async def _clean(parts: Parts) -> None:
@@ -48,6 +50,7 @@ async def _clean(parts: Parts) -> None:
         await asyncio.wait((cleaning,), timeout=CLEAN_SECONDS)
     finally:
         late.set()
+        await disk.close()
 
 
 def _restore(tree: Tree, rows: Iterable[Row]) -> None:
