@@ -107,7 +107,7 @@ class Hints:
         """Pass on what a watcher tells until it ends, or the root is another; why it ended."""
         try:
             tree = self._tree
-            made = Watcher(tree.root, self._canary, probe=tree.probes_at_once, quiet=tree.quiet)
+            made = Watcher(tree.root, self._canary, probe=tree.probes_at_once)
             async with made as watcher:
                 rerooted = asyncio.ensure_future(self._tree.rerooted.wait())
                 rerooted.add_done_callback(lambda _: watcher.stop())

@@ -36,6 +36,7 @@ from daemon.engine.sight import sights
 from daemon.sources.watch_arrivals import Arrivals
 from daemon.sources.watch_canary import Canary
 from daemon.sources.watch_folders import Changes, Folders, Outdated, spelled
+from daemon.sources.watch_lull import Lull, block, yield_to_writers
 from daemon.sources.watch_queue import Queue, await_closed, has_room
 
 TYPE_CHECKING = False
@@ -46,14 +47,13 @@ if TYPE_CHECKING:
 
 ADDED, DELETED = 1, 3
 SECOND = 1_000_000_000
-# A hint takes one to two steps. Fine ones while hints come, and for a while after them.
-STEP_MS, DEBOUNCE_MS = 2, 20
-ACTIVE_NS = 10 * SECOND
+DEBOUNCE_MS = 20
 CANARY_NS, RENEW_NS = 10 * SECOND, SECOND // 10
 # Who watches over us gets a sign of life so long after the last report at the latest, and a canary.
 SIGN_NS = SECOND
-# Two turns of the loop so far apart: the process was stopped, and the queue may have run over.
-GAP_NS = 2 * SECOND
+# Two turns of the loop so far apart: the process was stopped, and the queue may have run over. So
+# no turn waits for longer than the other.
+GAP_NS, WAIT_NS = 4 * SECOND, 2 * SECOND
 FLOOD = 50_000
 CHUNK = 1_000
 PROBE_NS = SECOND
@@ -66,19 +66,18 @@ NO_WATCHES, NO_INSTANCE = "MaxFilesWatch", "(os error 24)"
 class Watch:
     """The loop. RustNotify asks it `is_set` at every step, and returns when there are changes."""
 
-    def __init__(
-        self, make: "type[RustNotify]", root: str, canary: str, *, probe: bool, idle: int
-    ) -> None:
+    def __init__(self, make: "type[RustNotify]", root: str, canary: str, *, probe: bool) -> None:
         self._make = make
         self._root, self._below = root, root + "/"
-        self._is_probing, self._idle_step = probe, idle
+        self._is_probing = probe
         self._canary = Canary(canary)
         self._arrivals = Arrivals(self._canary.folder)
         self._queue = Queue()
+        self._lull = Lull()
         self._folders = Folders(root, self._turn)
         self._latency: int | None = None
         self._ready = self._burst = self._grown = self._exhausted = False
-        self._turned = self._active = self._probed = self._told = 0
+        self._turned = self._probed = self._told = 0
 
     def run(self) -> None:
         """Watch until a canary is lost.
@@ -89,19 +88,19 @@ class Watch:
             RuntimeError: RustNotify has given up.
         """
         notify = self._walk()
-        self._queue.find()
-        self._turned = self._active = time.monotonic_ns()
+        self._lull.listen(self._queue.find())
+        self._turned = time.monotonic_ns()
         self._canary.send()
         lost = None
         while lost is None:
-            step = STEP_MS if self._turned - self._active < ACTIVE_NS else self._idle_step
             # No timeout: when one is over, RustNotify forgets what it has heard in that moment.
-            changes = notify.watch(DEBOUNCE_MS, step, 0, self)
+            # And no steps of its own: `is_set` waits.
+            changes = notify.watch(DEBOUNCE_MS, 0, 0, self)
             lost = "blind" if isinstance(changes, str) else self._take(changes)
         tell("lost", lost)
 
     def is_set(self) -> bool:
-        """See to the canary and the queue; True when there is nothing left to wait for."""
+        """See to the canary and the queue, and wait; True when there is nothing to wait for."""
         turn, pressed = self._turn()
         since = self._turned - self._canary.sent
         if self._burst and not pressed:
@@ -112,7 +111,10 @@ class Watch:
         if due:
             self._canary.send()
         self._arrivals.ask(turn)
-        return self._canary.is_overdue(turn)
+        if self._canary.is_overdue(turn):
+            return True
+        self._lull.wait(RENEW_NS if self._burst or self._canary.is_out else WAIT_NS)
+        return False
 
     def _turn(self) -> tuple[int, bool]:
         """How long the process was elsewhere, and whether too much waits in the queue."""
@@ -177,7 +179,7 @@ class Watch:
         if (DELETED, self._root) in changes:
             tell("root_deleted")
         if heard:
-            self._active = self._told = self._turned
+            self._told = self._turned
             self._canary.follow()
         if len(heard) > FLOOD or self._root in watched:
             tell("flood")
@@ -244,15 +246,17 @@ class Watch:
 
 def main() -> None:
     """Watch until told to end, or until that is of no more use."""
-    # They are for the daemon, and reach all of its control group or terminal; SIGIO is a lease's.
-    for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGIO):
+    # They are for the daemon, and reach all of its control group or terminal.
+    for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
         _signal.signal(number, _signal.SIG_IGN)
-    _yield_to_writers()
+    # A lease raises it as well, whose default is the end.
+    block()
+    yield_to_writers()
     _thread.start_new_thread(_end_with_input, ())
-    package, root, canary, probe, idle = sys.argv[1:]
+    package, root, canary, probe = sys.argv[1:]
     try:
         made = load_notify(package), spelled(root), canary
-        Watch(*made, probe=probe == "probe", idle=int(idle)).run()
+        Watch(*made, probe=probe == "probe").run()
     except Outdated as error:
         tell("ended", str(error))
     except Exception as error:  # noqa: BLE001 - whatever it is ends this watcher, and who started it has to hear of it
@@ -261,18 +265,6 @@ def main() -> None:
         tell("ended", f"{type(error).__name__}: {error}")
     # Without good-byes: RustNotify would hand its watches back one by one.
     posix._exit(0)  # noqa: SLF001 - its name
-
-
-def _yield_to_writers() -> None:
-    """Do not interrupt whoever writes for each event: of a burst of 10,000 files, 30 % of the time.
-
-    Who finds the processor free has it at once all the same.
-    """
-    try:
-        posix.sched_setscheduler(0, posix.SCHED_BATCH, posix.sched_param(0))
-    except OSError:
-        # A sandbox may forbid it.
-        return
 
 
 def load_notify(folder: str) -> "type[RustNotify]":

@@ -27,9 +27,10 @@ class Queue:
         self._descriptor: int | None = None
         self._bytes = bytearray(4)
 
-    def find(self) -> None:
+    def find(self) -> int | None:
         """RustNotify does not tell its descriptor, but the process has no other inotify."""
         self._descriptor = next(inotify_descriptors(), None)
+        return self._descriptor
 
     def is_burst(self, changes: int) -> bool:
         """Whether so many at once are a sign that there may have been more."""

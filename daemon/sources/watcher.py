@@ -25,9 +25,6 @@ _PYTHON = PYTHON
 KILL_AFTER = 2.0
 # Once it watches it gives a sign of life every ten seconds; one that was stopped, or hangs, cannot.
 STILL_SECONDS = 20.0
-# How often one that hears nothing wakes up. The first hint takes two such steps, which is no time
-# lost if the file has to be quiet for longer; to wake up 40 times a second is 0.2 % of a core.
-IDLE_MS = range(25, 100)
 # A process that a hanging disk keeps from dying is left behind.
 LEAVE_AFTER = 5.0
 
@@ -110,14 +107,10 @@ class Watcher:
     The iteration ends with the process, whatever ended it; then `ended` says why.
     """
 
-    def __init__(self, root: bytes, canary: Path, *, probe: bool = False, quiet: int = 0) -> None:
-        """`probe`: have it find out of new files whether anybody has them open for writing.
-
-        `quiet`: no file settles before so many microseconds after its last change.
-        """
+    def __init__(self, root: bytes, canary: Path, *, probe: bool = False) -> None:
+        """`probe`: have it find out of new files whether anybody has them open for writing."""
         looks = "probe" if probe else "look"
-        idle = str(min(max(quiet // 8_000, IDLE_MS.start), IDLE_MS.stop))
-        self._arguments = (PACKAGES, _package_of_watchfiles(), root, canary, looks, idle)
+        self._arguments = (PACKAGES, _package_of_watchfiles(), root, canary, looks)
         self._kill: asyncio.TimerHandle | None = None
         self._is_ready = False
         self.ended = Ended("stopped", "it was told to end")

@@ -244,7 +244,7 @@ async def test_burst(tree: Path) -> None:
 
 async def test_change_that_readers_pushed_out(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change that found the queue full of readers is not heard of: but that there was more is."""
-    alter(monkeypatch, "watch_child", GAP_NS=10_000_000)
+    alter(monkeypatch, "watch_child", GAP_NS=10_000_000, WAIT_NS=1_000_000)
     make_files(tree, 20_000)
     async with listening(tree) as ear:
         with paused(ear.watcher.pid):
