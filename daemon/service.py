@@ -23,6 +23,7 @@ from daemon.engine.scanner import Scanner
 from daemon.engine.snapshots import Bulletin, Snapshots
 from daemon.engine.trees import Tree
 from daemon.engine.tuning import tune_process
+from daemon.engine.turn import turn
 from daemon.engine.worker import Worker
 from daemon.errors import StoreLost
 from daemon.handlers.opening import handler_of
@@ -70,8 +71,9 @@ class Service:
             self.dispatcher.add(tree, {step.name: make(step) for step in tree.watch.all_steps})
         self._survivors = Survivors(self._record, self.trees, self.dispatcher.survivors)
         self._alarms = Alarms(self.inbox, ledger, list(self.trees))
-        self._snapshots = Snapshots(self.trees, ledger)
-        self._bulletin = Bulletin(self.trees, ledger, self.dispatcher.standings)
+        self._snapshots = Snapshots(self.trees, ledger, journal.subscribe())
+        standings = self.dispatcher.standings
+        self._bulletin = Bulletin(self.trees, ledger, standings, journal.subscribe())
         self.roots = Roots(self.trees.values(), self.inbox, ledger, journal, self._snapshots)
         spool = folder_of(config.daemon.state_dir)
         self._requests = Requests(spool, self.trees, self.inbox, journal, self.roots.confirm)
@@ -198,7 +200,7 @@ class Service:
     async def _check_store(self) -> None:
         """End, for another start, when the database was replaced or removed under us."""
         while self._lost is None:
-            await asyncio.sleep(STORE_CHECK_SECONDS)
+            await turn(STORE_CHECK_SECONDS)
             try:
                 await self.ledger.insist("check", self._store.ping)
             except StoreLost as error:

@@ -29,7 +29,7 @@ LAYERS = {
 # Folders whose modules must not know each other: each is one kind of the same thing.
 ADAPTERS = ("sources", "ops")
 # Parts of a source in modules of their own, by the beginning of their names: known to it alone.
-PARTS = {"sources.watch": "sources.hints"}
+PARTS = {"sources.watch": "sources.hints", "sources.root": "sources.roots"}
 LONGEST = 300
 
 

@@ -65,6 +65,7 @@ class Journal:
         self._dropped = 0
         self._closing = False
         self._ignored: set[Key] | None = set() if level == "debug" else None
+        self._news: list[asyncio.Event] = []
         self.error: OSError | None = None
 
     @property
@@ -114,6 +115,13 @@ class Journal:
     def daemon(self, name: str, level: str = "info", **fields: Any) -> None:  # noqa: ANN401
         """A line about the daemon itself: `daemon.` and the name, with that event's own fields."""
         self._say(level, f"daemon.{name}", node=self._node, **fields)
+        for event in self._news:
+            event.set()
+
+    def subscribe(self) -> asyncio.Event:
+        """Set at each line about the daemon itself; whoever asked for it clears it."""
+        self._news.append(asyncio.Event())
+        return self._news[-1]
 
     def ignored(self, key: Key, kind: str) -> None:
         """A name that is no regular file: said once, at debug, and only then remembered."""

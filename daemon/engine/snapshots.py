@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from daemon.engine.ledger import Ledger
 from daemon.engine.standing import Standings, told
 from daemon.engine.trees import Tree
-from daemon.engine.turn import turn
+from daemon.engine.turn import turn_with
 
 TURN_SECONDS = 1.0
 # How a tree is seen is written within a turn. But a burst changes the numbers all the time, and
@@ -28,11 +28,15 @@ class _Kept(NamedTuple):
 
 
 class Snapshots:
-    """Writes `tree.detection` down when it has changed, and not too often."""
+    """Writes `tree.detection` down when it has changed, and not too often.
 
-    def __init__(self, trees: Mapping[str, Tree], ledger: Ledger) -> None:
+    `news` comes with what changes how a tree is seen, and that is said in a line.
+    """
+
+    def __init__(self, trees: Mapping[str, Tree], ledger: Ledger, news: asyncio.Event) -> None:
         self._trees = trees
         self._ledger = ledger
+        self._news = news
         self._kept: dict[str, _Kept] = {}
 
     async def run(self) -> None:
@@ -41,7 +45,7 @@ class Snapshots:
             for tree in self._trees.values():
                 if self._is_due(tree):
                     await self.keep(tree)
-            await turn(TURN_SECONDS)
+            await turn_with(self._news, TURN_SECONDS)
 
     async def keep(self, tree: Tree) -> None:
         """Write it down now, if it has changed."""
@@ -74,14 +78,19 @@ def _how(tree: Tree) -> tuple[str, str | None]:
 
 
 class Bulletin:
-    """Writes down how the steps of each watch stand, whenever that has changed."""
+    """Writes down how the steps of each watch stand, whenever that has changed: with `news`."""
 
     def __init__(
-        self, watches: Iterable[str], ledger: Ledger, standings: Callable[[str], Standings]
+        self,
+        watches: Iterable[str],
+        ledger: Ledger,
+        standings: Callable[[str], Standings],
+        news: asyncio.Event,
     ) -> None:
         self._watches = list(watches)
         self._ledger = ledger
         self._standings = standings
+        self._news = news
         self._kept: dict[str, str] = {}
 
     async def run(self, resumed: asyncio.Event) -> None:
@@ -93,7 +102,7 @@ class Bulletin:
         while True:
             for watch in self._watches:
                 await self.keep(watch)
-            await turn(TURN_SECONDS)
+            await turn_with(self._news, TURN_SECONDS)
 
     async def keep(self, watch: str) -> None:
         """Write it down now, if it has changed."""

@@ -71,9 +71,12 @@ class Threads:
             self._threads[thread] = over
 
     def _work(self, loop: asyncio.AbstractEventLoop, over: asyncio.Future[None]) -> None:
-        while (task := self._tasks.get()) is not None:
+        while (task := self._next(loop)) is not None:
             task()
-        _tell(loop, partial(_settle, over, lambda: over.set_result(None)))
+        tell(loop, partial(_settle, over, lambda: over.set_result(None)))
+
+    def _next(self, _loop: asyncio.AbstractEventLoop) -> Task | None:
+        return self._tasks.get()
 
     def _answer(
         self,
@@ -85,17 +88,18 @@ class Threads:
             answer = call()
         except BaseException as error:  # noqa: BLE001 - whoever asked gets it
             failed = error  # `error` is unbound where this clause ends
-            _tell(loop, partial(self._finish, future, lambda: future.set_exception(failed)))
+            tell(loop, partial(self._finish, future, lambda: future.set_exception(failed)))
         else:
-            _tell(loop, partial(self._finish, future, lambda: future.set_result(answer)))
+            tell(loop, partial(self._finish, future, lambda: future.set_result(answer)))
 
     def _finish(self, future: asyncio.Future[Answer], settle: Callable[[], None]) -> None:
         self._unfinished -= 1
         _settle(future, settle)
 
 
-def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    # A call that came back after the loop's end has nobody left who waits for it.
+def tell(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Have the loop make a call; from another thread."""
+    # What comes after the loop's end has nobody left who waits for it.
     if not loop.is_closed():
         with suppress(RuntimeError):  # it was closed in this very moment
             loop.call_soon_threadsafe(call)

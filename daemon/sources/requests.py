@@ -1,4 +1,4 @@
-"""What operators ask of the running daemon: takes up what lies in the spool, once a second."""
+"""What operators ask of the running daemon: takes up what comes into the spool."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -8,12 +8,13 @@ from daemon.core.model import Key
 from daemon.core.texts import path_fields
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
+from daemon.engine.lookout import Lookout
+from daemon.engine.notice import noticing
 from daemon.engine.trees import Tree
-from daemon.engine.turn import turn
-from daemon.engine.worker import Worker
-from daemon.store.spool import Request, waiting
+from daemon.store.spool import Request, is_asked, waiting
 
-TURN_SECONDS = 1.0
+# Where nobody tells of a request that comes; and in case that one was not told of.
+LOOK_SECONDS, RARE_SECONDS = 1.0, 30.0
 
 
 class Requests:
@@ -35,16 +36,19 @@ class Requests:
         self._inbox = inbox
         self._journal = journal
         self._confirm = confirm
-        self._disk = Worker("requests")
+        self._disk = Lookout("requests", partial(is_asked, folder), LOOK_SECONDS)
         # Seen to, and there all the same: what cannot be removed must not be done every second.
         self._stuck: set[Path] = set()
 
     async def run(self) -> None:
-        """Look for requests until cancelled."""
+        """See to what is asked for, until cancelled."""
         try:
-            while True:
-                await self.take()
-                await turn(TURN_SECONDS)
+            with noticing(self._folder, self._disk.due.set) as is_told:
+                self._disk.seconds = RARE_SECONDS if is_told else LOOK_SECONDS
+                while True:
+                    self._disk.due.clear()
+                    await self.take()
+                    await self._disk.due.wait()
         finally:
             await self._disk.close()
 

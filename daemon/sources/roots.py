@@ -12,76 +12,20 @@ from functools import partial
 import msgspec
 
 from daemon.core.model import Key
-from daemon.core.removals import Mark, Verdict, judge, too_many
+from daemon.core.removals import Mark, Verdict, too_many
 from daemon.core.texts import path_fields
-from daemon.engine.identity import RootId, mark_of
+from daemon.engine.identity import RootId
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
 from daemon.engine.snapshots import Snapshots
 from daemon.engine.trees import Tree
 from daemon.engine.turn import turn
-from daemon.engine.worker import Worker
+from daemon.sources.root import Root
 
-CHECK_SECONDS = 1.0
-# A file system that does not answer for so long is as good as away.
-ANSWER_SECONDS = 30.0
+TURN_SECONDS = 5.0
 # When a scan has missed too much, others see whether it is there again: soon, and then rarely.
 RESCAN_SECONDS = 5.0
-
-
-class Root:
-    """One tree's root: what it is known to be, and what may have come of it.
-
-    `known` is what the database remembers, and `mount` the mount that it is on while this process
-    runs. `lost`: that was said, and not yet that it is back; what stands there meanwhile, if
-    anything does, is watched, but not trusted. `confirmed`: an operator did, for one scan.
-    `pause` and `scan_at`: while the share has frozen it, when it is worth another scan.
-    """
-
-    def __init__(self, tree: Tree) -> None:
-        self.tree = tree
-        self.known: Mark | None = None
-        self.mount = 0
-        self.lost = False
-        self.confirmed = False
-        self.pause = self.scan_at = 0.0
-        self.lock = asyncio.Lock()
-        self.worker = Worker(f"root-{tree.name}")
-        self._asked: asyncio.Future[RootId | str] | None = None
-
-    async def look(self) -> RootId | str:
-        """Which directory stands there now, or why none can be used. A disk that hangs is one."""
-        if self._asked is None:
-            self._asked = self.worker.run(self.tree.find_root)
-            await asyncio.wait([self._asked], timeout=ANSWER_SECONDS)
-        if not self._asked.done():
-            return "its file system does not answer"
-        found, self._asked = self._asked.result(), None
-        return found
-
-    async def judge(self, found: RootId) -> Verdict:
-        """What this directory is to the one that is known."""
-        if self.known is None:
-            return Verdict("same", "it was not there")
-        # An unknown mount, as after a start, is no other one.
-        remounted = 0 not in {self.mount, found.mount} and self.mount != found.mount
-        return judge(self.known, await self.mark(found), remounted=remounted)
-
-    async def mark(self, found: RootId) -> Mark:
-        """What can be remembered of it."""
-        return await self.worker.run(partial(mark_of, found))
-
-    def put_off(self, seconds: float) -> None:
-        """The next scan after so long, but no rarer than any tree is scanned."""
-        self.pause = min(seconds, self.tree.watch.reconcile)
-        self.scan_at = asyncio.get_running_loop().time() + self.pause
-
-    @property
-    def is_worth_a_scan(self) -> bool:
-        """What the last one missed may be there again."""
-        frozen = self.tree.detection.frozen is not None and not self.lost
-        return frozen and asyncio.get_running_loop().time() >= self.scan_at
 
 
 class Roots:
@@ -110,6 +54,7 @@ class Roots:
         async with asyncio.TaskGroup() as tasks:
             for root in self._roots.values():
                 tasks.create_task(self._look_after(root))
+            tasks.create_task(self._keep_time())
 
     async def close(self) -> None:
         """End the threads that look at the roots."""
@@ -208,9 +153,17 @@ class Roots:
         tree.rerooted.clear()
         await self._snapshots.keep(tree)
 
+    async def _keep_time(self) -> None:
+        while True:
+            await turn(TURN_SECONDS)
+            for root in self._roots.values():
+                if root.is_worth_a_scan or root.worker.is_late():
+                    root.worker.due.set()
+
     async def _look_after(self, root: Root) -> None:
         while True:
-            await turn(CHECK_SECONDS)
+            await root.worker.due.wait()
+            root.worker.due.clear()
             await self.check(root.tree)
             if root.is_worth_a_scan:
                 root.put_off(2 * root.pause)

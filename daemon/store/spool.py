@@ -76,16 +76,29 @@ def withdraw(path: Path) -> bool:
     return True
 
 
+def is_asked(folder: Path) -> bool:
+    """Whether anything is asked for.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return bool(_names(folder))
+
+
 def waiting(folder: Path) -> list[tuple[Path, Request | str]]:
     """What is asked for, first come first; where a file says nothing usable, why.
 
     Raises:
         OSError: the folder cannot be read.
     """
+    paths = [folder / name for name in sorted(_names(folder))]
+    return [(path, _read(path)) for path in paths]
+
+
+def _names(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries]
-    paths = [folder / name for name in sorted(names) if not name.startswith(".")]
-    return [(path, _read(path)) for path in paths if path.name.endswith(_SUFFIX)]
+    return [name for name in names if name.endswith(_SUFFIX) and not name.startswith(".")]
 
 
 def _read(path: Path) -> Request | str:

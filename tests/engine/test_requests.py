@@ -71,14 +71,30 @@ async def test_no_name_means_all(engine: Open, tmp_path: Path) -> None:
         assert desk.confirmed == ["incoming"]
 
 
-async def test_it_is_taken_up_while_running(engine: Open, tmp_path: Path) -> None:
-    """A request that comes while the daemon runs is seen to without anything else happening."""
+@pytest.mark.parametrize("is_told", [True, False], ids=["told", "untold"])
+async def test_it_is_taken_up_while_running(
+    engine: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_told: bool
+) -> None:
+    """One that comes while the daemon runs is seen to: inotify tells, or it is looked for."""
+    monkeypatch.setattr("daemon.sources.requests.RARE_SECONDS", 3_600)
+    monkeypatch.setattr("daemon.sources.requests.LOOK_SECONDS", 3_600 if is_told else 0.01)
+    if not is_told:
+        monkeypatch.setattr("daemon.engine.notice._init", lambda _flags: -1)
     async with engine() as rig:
         desk = Desk(rig, tmp_path)
         async with background(desk.requests.run()):
-            send(desk.state, Request(["incoming"]))
-            async with asyncio.timeout(DEADLINE):
-                assert await rig.service.inbox.next_scans() == [(WHOLE, "request")]
+            for _ in range(2):
+                await begun(desk)
+                send(desk.state, Request(["incoming"]))
+                async with asyncio.timeout(DEADLINE):
+                    assert await rig.service.inbox.next_scans() == [(WHOLE, "request")]
+
+
+async def begun(desk: Desk) -> None:
+    """Until it is waited for what comes: it has looked already."""
+    async with asyncio.timeout(DEADLINE):
+        while not desk.requests._disk.due._waiters:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0)
 
 
 async def test_what_cannot_be_confirmed_is_said(engine: Open, tmp_path: Path) -> None:

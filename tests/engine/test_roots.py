@@ -432,7 +432,8 @@ async def test_what_was_missed_is_looked_for_again(
     engine: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the share has frozen it a scan is asked for now and then; otherwise none is."""
-    monkeypatch.setattr("daemon.sources.roots.CHECK_SECONDS", 0.01)
+    monkeypatch.setattr("daemon.sources.root.CHECK_SECONDS", 0.01)
+    monkeypatch.setattr("daemon.sources.roots.TURN_SECONDS", 0.01)
     monkeypatch.setattr("daemon.sources.roots.RESCAN_SECONDS", 0.0)
     async with engine() as rig:
         await fill(rig, 110)
@@ -518,8 +519,10 @@ async def test_a_root_that_hangs_holds_up_nobody(
     engine: Open, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that does not answer is a lost root; the others are checked meanwhile."""
-    monkeypatch.setattr("daemon.sources.roots.ANSWER_SECONDS", 0.05)
-    monkeypatch.setattr("daemon.sources.roots.CHECK_SECONDS", 0.01)
+    monkeypatch.setattr("daemon.sources.root.ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr("daemon.engine.lookout.LATE_SECONDS", 0.05)
+    monkeypatch.setattr("daemon.sources.root.CHECK_SECONDS", 0.01)
+    monkeypatch.setattr("daemon.sources.roots.TURN_SECONDS", 0.01)
     answers = threading.Event()
     async with engine() as rig:
         it = the_tree(rig)

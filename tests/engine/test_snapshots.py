@@ -25,7 +25,7 @@ class Watched:
     def __init__(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rig = rig
         self.tree: Tree = rig.service.trees["incoming"]
-        self.snapshots = Snapshots(rig.service.trees, rig.service.ledger)
+        self.snapshots = Snapshots(rig.service.trees, rig.service.ledger, asyncio.Event())
         self.written: list[Detection] = []
         self._news = asyncio.Event()
         real = rig.store.keep_detection
