@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from daemon.core.model import Refused, Row, Transition
+from daemon.core.model import Refused, Row, Transition, Trigger
 from daemon.engine.clock import AlarmClock
 from daemon.engine.conditions import Conditions
 from daemon.engine.dispatcher import Dispatcher
@@ -14,6 +14,8 @@ from daemon.engine.turns import Turn
 
 # States in which no file is expected at the path: a folder may have come and gone there.
 _NOT_THERE = frozenset({"untracked", "gone"})
+# In which a row is not told of another file that stands at its path.
+_INCURIOUS = frozenset({"settling", "held"})
 
 
 class Sequels:
@@ -59,6 +61,9 @@ class Sequels:
             self._dispatcher.launch(after)
         elif after.state == "quarantined":
             turn.tree.quarantined.set()
+        if transition.event == "move" and before.state in _INCURIOUS:
+            # Whatever has taken its former path may have been looked at already, to no effect.
+            self._inbox.put(Trigger(before.key, "look", turn.trigger.cause))
         gone = transition.event == "vanish" and turn.look.kind == "absent"
         if gone and turn.trigger.cause != "scan":
             # While that waited a folder may have stood there, and its hints went for this one.

@@ -10,7 +10,7 @@ import pytest
 
 from daemon.cli.faults import FaultyStore
 from daemon.cli.harness import Rig
-from daemon.core.model import Key, Row, Trigger
+from daemon.core.model import Event, Key, Row, Trigger
 from daemon.engine import moves, scanner
 from daemon.engine.barriers import Barrier
 from daemon.engine.disk import fingerprint
@@ -146,6 +146,26 @@ async def test_log_that_is_rotated(
         assert (oldest.state, older.state) == ("done", "done")
         assert new.id not in {0, *ids}
         assert gate.jobs.empty()
+
+
+@pytest.mark.parametrize("event", ["look", "hold"])
+async def test_new_file_is_seen_before_the_old_one_is_found(
+    engine: Open, tree: Path, event: Event
+) -> None:
+    """What stands under the old name of a file that has not settled gets a row of its own."""
+    async with engine(Gate(), quiet=3600.0) as rig:
+        path, rotated = rig.write("a"), rig.key("a.1")
+        await rig.send(path, "look")
+        await rig.send(path, event)
+        first = (await rig.row(path)).id
+        (tree / "a").rename(tree / "a.1")
+        rig.write("a", "the second\n")
+        for each in (path, rotated):
+            await rig.send(each, "look")
+        await rig.service.inbox.idle()
+        moved, new = await rig.row(rotated), await rig.row(path)
+        assert (moved.id, new.state) == (first, "settling")
+        assert new.seen == fingerprint((tree / "a").stat())
 
 
 async def test_nothing_grows(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
