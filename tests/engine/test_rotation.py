@@ -168,6 +168,27 @@ async def test_new_file_is_seen_before_the_old_one_is_found(
         assert new.seen == fingerprint((tree / "a").stat())
 
 
+@pytest.mark.parametrize("order", [("a", "a.1"), ("a.1", "a")])
+async def test_name_of_a_removed_file_is_taken(
+    engine: Open, tree: Path, order: Sequence[str]
+) -> None:
+    """The last log was removed, or compressed: the next one gets its name, and is not done again."""
+    gate = Gate()
+    async with engine(gate) as rig:
+        path, old = await done(rig, gate, "a"), await done(rig, gate, "a.1", "the old one\n")
+        first = (await rig.row(path)).id
+        (tree / "a.1").unlink()
+        await rig.send(old, "look", waited=True)
+        (tree / "a").rename(tree / "a.1")
+        rig.write("a", "and the third\n")
+        for name in order:
+            await rig.send(rig.key(name), "look")
+        await rig.service.inbox.idle()
+        rotated, new = await rig.row(old), await rig.row(path)
+        assert (rotated.id, rotated.state, new.state) == (first, "done", "ready")
+        assert [line for line in await rig.lines() if line["outcome"] == "failed"] == []
+
+
 async def test_nothing_grows(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who was to move and was removed instead is forgotten."""
     monkeypatch.setattr(moves, "LIMIT", 2)
