@@ -107,7 +107,8 @@ class Store(Protocol):
     async def apply(self, batch: Sequence[tuple[Transition, Record]], journaled: int) -> list[bool]:
         """Commit a batch in one durable transaction; True for each one that won its race.
 
-        A transition whose row has another version than `before.version` loses and leaves nothing.
+        A transition whose row has another version than `before.version` loses and leaves nothing;
+        so does the one after it that gives up the path for which a move was meant that has lost.
         Applying one again that is already committed (same file, version and attempt id) wins:
         a batch of which nobody knows whether it was written is simply applied again.
         `journaled` is the position of the log, stored along.

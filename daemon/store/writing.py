@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from daemon.core.model import Row, Transition
+from daemon.core.model import Key, Row, Transition
 from daemon.store.new_files import Pair, for_runs
 from daemon.store.rows import Values, record_values, row_values
 from daemon.store.statements import SQL, Statement, for_all, run
@@ -52,12 +52,25 @@ def apply(db: sqlite3.Connection, batch: Batch, journaled: int) -> list[bool]:
         if not all(written):
             db.execute("ROLLBACK")
             db.execute("BEGIN IMMEDIATE")
-            written = [run(db, _changes([pair])) for pair in batch]
+            written = _change_singly(db, batch)
             won = [pair for pair, ok in zip(batch, written, strict=True) if ok]
             follows = _renames(won) + _counts(won)
         run(db, follows)
         run(db, [Statement(SQL["advance_journal"], (journaled, journaled))])
         return [ok or _is_there(db, t) for (t, _), ok in zip(batch, written, strict=True)]
+
+
+def _change_singly(db: sqlite3.Connection, batch: Batch) -> list[bool]:
+    """See `apply`. A row that makes room for another by taking its path stays if that one does."""
+    written = []
+    left: set[tuple[Key, Key]] = set()
+    for pair in batch:
+        before, after = pair[0].before.key, pair[0].after.key
+        ok = (after, before) not in left and run(db, _changes([pair]))
+        if not ok and before != after:
+            left.add((before, after))
+        written.append(ok)
+    return written
 
 
 def note_ctimes(db: sqlite3.Connection, rows: Sequence[Row]) -> None:

@@ -260,6 +260,17 @@ async def test_move_beside_a_loser(store: Store) -> None:
     ]
 
 
+async def test_makes_room_for_a_loser(store: Store) -> None:
+    """Of two that take each other's path, the second stays as well where the first has lost."""
+    writer = Writer(store)
+    first, second = born("a", 1), born("b", 2)
+    await writer.apply(first, second)
+    stale = step_on(replace(first.after, version=5), "move", "settling", key=key("b"))
+    back = step_on(second.after, "move", "settling", key=key("a"))
+    assert await writer.apply(stale, back, born("c", 3)) == [False, False, True]
+    assert await store.rows([key("a"), key("b")]) == [first.after, second.after]
+
+
 async def test_rows_in_the_order_asked(store: Store) -> None:
     """1,200 paths, unknown ones and repetitions among them, are answered in the order asked."""
     births = [born(f"{number % 7}/{number}", number) for number in range(1, 601)]
