@@ -93,7 +93,7 @@ class Moves:
         self._forget(turn.key)
         turn.result = self._move(turn, origin.row, turn.look.seen, turn.key)
         if row.id:
-            # Of a row that is gone the disk shows nothing, whatever stands at the other path by now.
+            # Of a row that is gone the disk shows nothing, whatever stands at that path by now.
             there = None if row.state == "gone" else origin.there
             turn.displaced = self._move(turn, row, there, origin.row.key)
         return turn.result is not None

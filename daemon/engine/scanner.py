@@ -21,7 +21,7 @@ from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
 from daemon.engine.missing import Missing
 from daemon.engine.patience import GRACE_SECONDS
-from daemon.engine.scanning import Counts, Differences
+from daemon.engine.scanning import Counts, Differences, standing
 from daemon.engine.trees import Tree
 from daemon.engine.walking import Walk
 from daemon.engine.worker import Worker
@@ -100,7 +100,8 @@ class Scanner:
             if not await self._is_rooted(tree):
                 # Whoever watches over the root says so; a root that is away removes no file.
                 return counts
-            sparse = await self._compare(tree, tops, counts)
+            there = tops if b"" in tops else await self._disk.run(partial(standing, tree, tops))
+            sparse = await self._compare(tree, there, counts)
         finally:
             self._inbox.scanning -= 1
             told()

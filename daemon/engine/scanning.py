@@ -13,6 +13,7 @@ from daemon.core.model import Fingerprint, Key
 from daemon.engine.clock import now_us
 from daemon.engine.disk import is_missing
 from daemon.engine.listing import Listing
+from daemon.engine.sight import is_inside
 from daemon.engine.trees import Tree
 from daemon.store import Known
 
@@ -109,9 +110,10 @@ def missing_in(tree: Tree, directories: Sequence[bytes], known: Sequence[Rows]) 
     What cannot be looked at is not missing.
     """
     missing: list[bytes] = []
+    folders: dict[bytes, bool] = {}
     for directory, rows in zip(directories, known, strict=True):
         found = Listing()
-        if is_missing(tree.absolute(directory)):
+        if _is_away(tree, directory, folders):
             found.miss(directory, rows)
         else:
             found.compare_all(tree.root, [directory], {directory: rows}.__getitem__)
@@ -120,5 +122,17 @@ def missing_in(tree: Tree, directories: Sequence[bytes], known: Sequence[Rows]) 
 
 
 def vanished(tree: Tree, directories: Iterable[bytes]) -> list[bytes]:
-    """Those of the directories that are off the disk. Blocks."""
-    return [directory for directory in directories if is_missing(tree.absolute(directory))]
+    """Those of the directories that are off the disk, or behind a link, out of the tree. Blocks."""
+    folders: dict[bytes, bool] = {}
+    return [directory for directory in directories if _is_away(tree, directory, folders)]
+
+
+def standing(tree: Tree, directories: Iterable[bytes]) -> list[bytes]:
+    """The others: to list a link would be to list whatever it leads to. Blocks."""
+    folders: dict[bytes, bool] = {}
+    return [directory for directory in directories if not _is_away(tree, directory, folders)]
+
+
+def _is_away(tree: Tree, directory: bytes, folders: dict[bytes, bool]) -> bool:
+    path = tree.absolute(directory)
+    return is_missing(path) or not is_inside(path, tree.root, folders)

@@ -61,13 +61,7 @@ class Sequels:
             self._dispatcher.launch(after)
         elif after.state == "quarantined":
             turn.tree.quarantined.set()
-        if transition.event == "move" and before.state in _INCURIOUS:
-            # Whatever has taken its former path may have been looked at already, to no effect.
-            self._inbox.put(Trigger(before.key, "look", turn.trigger.cause))
-        gone = transition.event == "vanish" and turn.look.kind == "absent"
-        if gone and turn.trigger.cause != "scan":
-            # While that waited a folder may have stood there, and its hints went for this one.
-            self._inbox.suspect(before.key)
+        self._look_around(turn, transition)
         if after.due_at is not None:
             self._alarms.set(after, after.due_at, turn.look.seen)
         elif before.due_at is not None:
@@ -88,11 +82,12 @@ class Sequels:
         elif look.kind == "directory" and turn.tree.matcher.enters(row.key.path):
             self._inbox.request_scan(row.key, "new_directory")
         elif look.kind == "absent" and row.state in _NOT_THERE and turn.trigger.cause == "hint":
-            self._inbox.suspect(row.key)
+            self._suspect(turn)
             if self._inbox.finds(row.key.watch) and not turn.trigger.waited:
                 # A scan may have seen the file before it went, and bring it on record yet.
                 self._patience.wait(turn.trigger)
         elif look.kind == "other":
+            self._suspect(turn)
             self._journal.ignored(row.key, look.kind)
 
     def unseen(self, turn: Turn) -> None:
@@ -109,6 +104,24 @@ class Sequels:
     def refused(self, turn: Turn, refusal: Refused) -> None:
         """The life cycle did not allow it, or it came when the row had moved on."""
         self._journal.refused(turn.trigger, turn.row, refusal, self._attempt_id())
+
+    def _look_around(self, turn: Turn, transition: Transition) -> None:
+        """See to what may have gone unheard, or to no effect, because of this file."""
+        before, after = transition.before, transition.after
+        if transition.event in {"discover", "move"} and after.key == turn.key:
+            self._suspect(turn)
+        if transition.event == "move" and before.state in _INCURIOUS:
+            # Whatever has taken its former path may have been looked at before it left.
+            self._inbox.put(Trigger(before.key, "look", turn.trigger.cause))
+        gone = transition.event == "vanish" and turn.look.kind == "absent"
+        if gone and turn.trigger.cause != "scan":
+            # While that waited a folder may have stood there, and its hints went for this one.
+            self._inbox.suspect(before.key)
+
+    def _suspect(self, turn: Turn) -> None:
+        """A folder may have stood where something else does now, or nothing."""
+        if turn.trigger.cause == "hint":
+            self._inbox.suspect(turn.key)
 
     def _look_again(self, turn: Turn) -> None:
         """Any other event has somebody who waits for what comes of it."""

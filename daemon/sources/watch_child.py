@@ -192,12 +192,12 @@ class Watch:
     def _report_paths(self, changes: Changes, heard: set[str], *, burst: bool) -> None:
         """What is there before what is not: so the new name of a file precedes its old one."""
         new = {path for kind, path in changes if kind == ADDED}
-        gone = {path for path in heard if (DELETED, path) in changes} - new
+        gone = {path for path in heard if (DELETED, path) in changes}
+        new, gone = new - gone, gone - new  # both: it may have been a folder, so look again
         present, removed = self._chunks(heard - gone), self._chunks(gone)
         reports = [*((chunk, []) for chunk in present), *(([], chunk) for chunk in removed)]
         canary = self._canary.following(to_prove=bool(gone))
-        if burst and not reports:
-            reports = [([], [])]
+        reports = reports or [([], [])]
         for left, (there, away) in zip(range(len(reports))[::-1], reports, strict=True):
             names, seen = [self._name(path) for path in away], self._seen(there, new)
             tell("changes", seen, names, burst, self._latency, left > 0, canary)

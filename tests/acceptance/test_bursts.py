@@ -142,6 +142,24 @@ def test_a_full_folder_is_moved_in(site: Site, daemon: RunningDaemon, outside: P
     daemon.stop()
 
 
+@pytest.mark.parametrize("by", ["a link to it", "a new file", "another file"])
+def test_a_full_folder_gives_way(site: Site, daemon: RunningDaemon, by: str) -> None:
+    """Moved out, and replaced at once by what is no folder: its files are gone."""
+    folder, away = site.tree / "folder", site.folder / "away"
+    write(MAKE_TREES, folder, 5, 10)
+    (site.tree / "other").write_text("x")
+    agree(site, daemon)
+    folder.rename(away)
+    if by == "a link to it":
+        folder.symlink_to(away)
+    elif by == "a new file":
+        folder.write_text("x")
+    else:
+        (site.tree / "other").rename(folder)
+    assert not [path for path in agree(site, daemon) if path.startswith(b"folder/")]
+    daemon.stop()
+
+
 def test_a_full_folder_is_moved_in_and_on(site: Site, daemon: RunningDaemon, outside: Path) -> None:
     """Into the tree, and renamed there twice before anybody can have looked into it."""
     outside.rename(site.tree / "first")

@@ -492,6 +492,22 @@ async def test_suspects(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatc
             assert [each.key.path for each in await inbox.next_scans()] == [b"d"]
 
 
+async def test_folder_that_is_a_link_by_now(
+    engine: Open, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leads to is not listed, and no file of the tree: it may be all of the disk."""
+    put(tree, "d/a", "d/e/b")
+    async with engine() as rig:
+        scan = Scan(rig, monkeypatch)
+        await scan.run()
+        (tree / "d").rename(tmp_path / "away")
+        (tree / "d").symlink_to(tmp_path / "away")
+        counts = await rig.service.scanner.scan(rig.service.trees["incoming"], [b"d"])
+        await rig.service.inbox.idle()
+        assert (counts.directories, counts.missing) == (0, 2)
+        assert [(await rig.row(rig.key(each))).state for each in ("d/a", "d/e/b")] == ["gone"] * 2
+
+
 async def test_entry_that_cannot_be_looked_at(
     engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -172,7 +172,7 @@ async def test_new_file_is_seen_before_the_old_one_is_found(
 async def test_name_of_a_removed_file_is_taken(
     engine: Open, tree: Path, order: Sequence[str]
 ) -> None:
-    """The last log was removed, or compressed: the next one gets its name, and is not done again."""
+    """The last log was removed, or compressed: the next one gets its name, not done again."""
     gate = Gate()
     async with engine(gate) as rig:
         path, old = await done(rig, gate, "a"), await done(rig, gate, "a.1", "the old one\n")
