@@ -31,6 +31,7 @@ from daemon.sources.watcher import (
 )
 
 if TYPE_CHECKING:
+    from daemon.engine.identity import RootId
     from daemon.engine.sight import Sights
 
 # Why the end of a watcher makes a scan necessary: what the files that it finds are counted under.
@@ -67,7 +68,8 @@ class Hints:
         self._on_root_deleted = on_root_deleted
         self._burst = Burst(lambda: self._request_scan("burst"))
         self._backoff = BACKOFF_FIRST
-        # When the present watcher was in place.
+        # The root of the present watcher, and when that was in place.
+        self._watched: RootId | None = None
         self._since: float | None = None
         # Why the tree is to be scanned when the next one is; why the last one that was ended.
         self._cause: str | None = None
@@ -107,6 +109,7 @@ class Hints:
         """Pass on what a watcher tells until it ends, or the root is another; why it ended."""
         try:
             tree = self._tree
+            self._watched = tree.root_id
             made = Watcher(tree.root, self._canary, probe=tree.probes_at_once)
             async with made as watcher:
                 rerooted = asyncio.ensure_future(self._tree.rerooted.wait())
@@ -197,8 +200,14 @@ class Hints:
         since, self._since = self._since, None
         self._burst.forget()
         self._cause = _CAUSES.get(ended.cause, "watcher")
-        if ended.cause == "stopped":
+        rooted = self._tree.rooted.is_set() and self._watched == self._tree.root_id
+        if ended.cause == "stopped" and not rooted:
             self._poll("the root is another one")
+            return
+        if ended.cause == "stopped":
+            # It did hear, but not all: a scan after a burst has found that out, and said it.
+            self._cause, self._restarted = "overflow", "the queue ran over in a burst"
+            self._poll(self._restarted)
             return
         self._poll(self._short_of or ended.reason)
         if ended.cause == "overflow":

@@ -294,6 +294,17 @@ async def test_root_that_is_lost_and_back(
         assert detection(rig).restarts == 0
 
 
+async def test_burst_that_a_scan_has_found_to_be_an_overflow(
+    engine: Open, watchers: list[Watcher]
+) -> None:
+    """The next watcher and its scan are told to be for that, and not for another root."""
+    async with engine() as rig, hinting(rig):
+        rig.service.trees["incoming"].rerooted.set()
+        assert await scan_of(rig, b"") == "overflow"
+        assert "queue ran over" in (await line(rig, "watcher_restarted"))["reason"]
+        assert (len(watchers), detection(rig).restarts) == (2, 1)
+
+
 async def test_start_without_a_root(engine: Open, watchers: list[Watcher]) -> None:
     """A root that is not there yet holds up nobody; it is watched and scanned when it comes."""
     async with engine() as rig:
