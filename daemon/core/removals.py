@@ -6,12 +6,15 @@ is believed: whether the root is still the directory that it was, and whether it
 
 from typing import Literal, NamedTuple
 
+import msgspec
 from msgspec import Struct
 
 # As many may always go at once: a small tree is emptied by a single `rm`.
 FEW = 100
 # What these hold does not outlive the system.
-_PASSING = frozenset({"ramfs", "tmpfs"})
+PASSING = frozenset({"ramfs", "tmpfs"})
+# The type of a file system of which nothing is known.
+UNKNOWN = "unknown"
 
 
 class Verdict(NamedTuple):
@@ -30,7 +33,8 @@ class Mark(Struct, frozen=True):
 
     `born`: when it was made, in nanoseconds, 0 where the file system does not know. `kind`: the
     type of the file system, and `point` where that is mounted. `boot`: which run of the system the
-    device's number belongs to, empty where that is not known.
+    device's number belongs to, empty where that is not known. `fsid`: what the file system calls
+    itself, 0 where it has no name, and with some it is but the device's number.
     """
 
     dev: int
@@ -39,6 +43,15 @@ class Mark(Struct, frozen=True):
     kind: str
     point: str
     boot: str
+    fsid: int = 0
+
+
+def read_mark(kept: str | None) -> Mark | None:
+    """What was kept of a mark, as JSON; what another version wrote is as good as nothing."""
+    try:
+        return None if kept is None else msgspec.json.decode(kept, type=Mark)
+    except msgspec.MsgspecError:
+        return None
 
 
 def judge(known: Mark, found: Mark, *, remounted: bool) -> Verdict:
@@ -53,7 +66,7 @@ def judge(known: Mark, found: Mark, *, remounted: bool) -> Verdict:
         return Verdict("foreign", f"{found.kind} stands there, where {known.kind} stood")
     if here and (remounted or (known.dev, known.point) != (found.dev, found.point)):
         return Verdict("foreign", "another file system stands there")
-    if here or known.kind in _PASSING:
+    if here or known.kind in PASSING:
         return Verdict("replaced", "another directory has taken its place")
     return Verdict("foreign", "another directory stands there than before the system restarted")
 

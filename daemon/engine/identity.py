@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from daemon.core.removals import Mark
+from daemon.core.removals import UNKNOWN, Mark
 from daemon.core.texts import readable
 from daemon.engine.births import born_ns, mount_id
 from daemon.engine.filesystems import Mount, mount_of
@@ -29,15 +29,25 @@ class RootId(NamedTuple):
 
 def find_root(root: bytes) -> RootId | str:
     """Which directory stands at a path, or why none that can be read and entered. Blocks: 7 us."""
-    # Past a link, which a root may have become: the end of the path is what it leads to.
-    path = root + b"/"
     try:
-        st = os.stat(path)  # noqa: PTH116 - a path of bytes
+        found = folder_id(root)
     except OSError as error:
         return f"{error.strerror}"
-    if not os.access(path, os.R_OK | os.X_OK, effective_ids=True):
+    if not os.access(root + b"/", os.R_OK | os.X_OK, effective_ids=True):
         return os.strerror(errno.EACCES)
-    return RootId(root, st.st_dev, st.st_ino, mount_id(path) or 0, born_ns(path) or 0)
+    return found
+
+
+def folder_id(path: bytes) -> RootId:
+    """Which directory stands at a path, whether or not it can be read. Blocks.
+
+    Raises:
+        OSError: none does, or it cannot be told.
+    """
+    # Past a link, which it may have become: the end of the path is what it leads to.
+    end = path + b"/"
+    st = os.stat(end)  # noqa: PTH116 - a path of bytes
+    return RootId(path, st.st_dev, st.st_ino, mount_id(end) or 0, born_ns(end) or 0)
 
 
 def mark_of(root: RootId) -> Mark:
@@ -45,6 +55,7 @@ def mark_of(root: RootId) -> Mark:
     try:
         mount = mount_of(os.path.realpath(root.path))
         boot = _BOOT_ID.read_text(encoding="ascii").strip()
+        fsid = os.statvfs(root.path + b"/").f_fsid
     except OSError:
-        mount, boot = Mount(b"", "unknown"), ""
-    return Mark(root.dev, root.ino, root.born, mount.kind, readable(mount.point), boot)
+        mount, boot, fsid = Mount(b"", UNKNOWN), "", 0
+    return Mark(root.dev, root.ino, root.born, mount.kind, readable(mount.point), boot, fsid)

@@ -12,7 +12,7 @@ from functools import partial
 import msgspec
 
 from daemon.core.model import Key
-from daemon.core.removals import Mark, Verdict, too_many
+from daemon.core.removals import Verdict, read_mark, too_many
 from daemon.core.texts import path_fields
 from daemon.engine.identity import RootId
 from daemon.engine.inbox import Inbox
@@ -138,7 +138,7 @@ class Roots:
     async def _begin(self, root: Root) -> None:
         tree = root.tree
         kept = await self._ledger.insist("read", partial(self._ledger.store.root, tree.name))
-        root.known = _mark(kept)
+        root.known = read_mark(kept)
         found = await root.look()
         if isinstance(found, str):
             await self._lose(root, found)
@@ -236,11 +236,3 @@ class Roots:
 
 def _about(tree: Tree) -> dict[str, str]:
     return {"watch": tree.name, **path_fields("path", tree.root)}
-
-
-def _mark(kept: str | None) -> Mark | None:
-    """What the last run remembered; what another version wrote is as good as nothing."""
-    try:
-        return None if kept is None else msgspec.json.decode(kept, type=Mark)
-    except msgspec.MsgspecError:
-        return None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.engine import births
-from daemon.engine.births import born_ns, find_function, mount_id
+from daemon.engine.births import born_ns, find_function, identity_of, mount_id
 
 NAMES = [b"plain", b"a\nb", b"\xff\xfe", b"x" * 255]
 
@@ -31,6 +31,18 @@ def test_born(tmp_path: Path, name: bytes) -> None:
     born = born_ns(bytes(path))
     assert born is not None
     assert f"{born // 10**9}.{born % 10**9:09}" == by_stat
+
+
+def test_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An open folder is told by device, inode and birth; by the first two where that is all."""
+    fd = os.open(tmp_path, os.O_PATH)
+    try:
+        st = os.fstat(fd)
+        assert identity_of(fd) == (st.st_dev, st.st_ino, born_ns(bytes(tmp_path)) or 0)
+        monkeypatch.setattr(births, "_statx", None)
+        assert identity_of(fd) == (st.st_dev, st.st_ino, 0)
+    finally:
+        os.close(fd)
 
 
 def test_birth_stays(tmp_path: Path) -> None:
