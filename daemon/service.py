@@ -9,6 +9,7 @@ from functools import partial
 
 from daemon import __version__
 from daemon.config import Config
+from daemon.engine.archives import Archives
 from daemon.engine.clock import now_us
 from daemon.engine.dispatcher import Dispatcher
 from daemon.engine.filesystems import must_poll
@@ -66,7 +67,14 @@ class Service:
         self.inbox = Inbox()
         self.dispatcher = Dispatcher(self.inbox, ledger, journal, config.daemon.concurrency)
         self._record = Record.open(config.daemon.state_dir)
-        make = partial(handler_of, node=config.daemon.node, record=self._record, say=journal.daemon)
+        self.archives = Archives(ledger, journal, self.dispatcher.hasten)
+        make = partial(
+            handler_of,
+            node=config.daemon.node,
+            record=self._record,
+            say=journal.daemon,
+            guard_of=self.archives.guard_of,
+        )
         for tree in self.trees.values():
             self.dispatcher.add(tree, {step.name: make(step) for step in tree.watch.all_steps})
         self._survivors = Survivors(self._record, self.trees, self.dispatcher.survivors)
@@ -76,7 +84,8 @@ class Service:
         self._bulletin = Bulletin(self.trees, ledger, standings, journal.subscribe())
         self.roots = Roots(self.trees.values(), self.inbox, ledger, journal, self._snapshots)
         spool = folder_of(config.daemon.state_dir)
-        self._requests = Requests(spool, self.trees, self.inbox, journal, self.roots.confirm)
+        confirm = self.roots.confirm, self.archives.confirm
+        self._requests = Requests(spool, self.trees, self.inbox, journal, *confirm)
         self.scanner = Scanner(self.inbox, ledger, journal, self.roots)
         self.reconciler = Reconciler(self.trees, self.inbox, ledger, journal, self.scanner)
         self.pipeline = Pipeline(
@@ -89,7 +98,7 @@ class Service:
             self._alarms,
         )
         self._quarantines = [
-            Quarantine(tree, move, self.inbox, ledger, journal, self._record.parts)
+            Quarantine(tree, move, self.inbox, ledger, journal, self._record.parts, self.archives)
             for tree in self.trees.values()
             if (move := tree.watch.on_quarantine)
         ]

@@ -14,6 +14,7 @@ from daemon.config import Watch, load
 from daemon.config_after import base_of
 from daemon.core.model import Fingerprint, Key, Record, Row
 from daemon.core.policy import Matcher
+from daemon.core.removals import read_mark
 from daemon.core.settle import Condition, Look
 from daemon.core.targets import Target
 from daemon.engine.clock import now_us
@@ -96,18 +97,19 @@ def gather(scene: Scene, inspection: Inspection, key: Key) -> Evidence:
     last = history[-1] if history else None
     frozen = _frozen(inspection, key.watch)
     standing = _standing(inspection, row) if row else Standing()
-    hindrance = _hindrance(watch, row) if watch and row else None
+    hindrance = _hindrance(inspection, watch, row) if watch and row else None
     return Evidence(key, watch, row, last, look, frozen, conditions, now_us(), standing, hindrance)
 
 
-def _hindrance(watch: Watch, row: Row) -> str | None:
+def _hindrance(inspection: Inspection, watch: Watch, row: Row) -> str | None:
     """What is wrong with the folder that `on_quarantine` has for a file."""
     aside = watch.on_quarantine
     if row.state != "quarantined" or aside is None or row.seen is None:
         return None
     with suppress(ValueError):
         folder = Path(os.fsdecode(Target(aside.move).of(row.key, row.seen))).parent
-        found = examine_base("", base_of(aside.move, watch.name), folder)
+        base = base_of(aside.move, watch.name)
+        found = examine_base("", base, read_mark(inspection.archive(bytes(base))), folder)
         return None if found.level == "ok" else f"{found.detail}; {found.remedy}"
     return None
 

@@ -1,6 +1,7 @@
 """`treewarden reconcile`: have the running daemon compare its trees with the database."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -25,15 +26,24 @@ _LOOK_SECONDS = 0.02
     is_flag=True,
     help="What is missing was removed: it may go, however much it is.",
 )
+@click.option(
+    "--confirm-archive",
+    "archive",
+    is_flag=True,
+    help="The folder that stands where files are taken is the right one.",
+)
 @click.argument("watches", metavar="[WATCH]...", nargs=-1)
-def reconcile(config: Path, watches: tuple[str, ...], *, confirm: bool) -> None:
+def reconcile(config: Path, watches: tuple[str, ...], *, confirm: bool, archive: bool) -> None:
     """Compare whole trees with the database now; without a WATCH all of them.
 
     With --confirm-removals the directory that stands at the root now is taken for the right one,
     and what the next scan misses becomes `gone`. Use it where `status` shows that removals are
-    frozen and the files were meant to go. The scan goes on after this command has ended; what it
-    finds is on the log. Exit code 69 if the daemon does not run, 75 if it does not answer within
-    10 seconds.
+    frozen and the files were meant to go. With --confirm-archive files go to the folders that
+    stand now where `on_done` and `on_quarantine` take them. Use it where the log tells of an
+    archive that is lost, and it was meant to be another: it has moved to a new disk, say.
+
+    The scan goes on after this command has ended; what it finds is on the log. Exit code 69 if the
+    daemon does not run, 75 if it does not answer within 10 seconds.
     """
     place = find_place(config)
     for name in watches:
@@ -41,8 +51,9 @@ def reconcile(config: Path, watches: tuple[str, ...], *, confirm: bool) -> None:
             known = ", ".join(place.roots) or "none"
             raise click.UsageError(f"no watch {name!r}; there are: {known}")
     pid = _pid(place)
-    _wait(send(place.state_dir, Request(list(watches), confirm)), pid)
-    render.print_lines([_told(watches or tuple(place.roots), confirm=confirm)])
+    _wait(send(place.state_dir, Request(list(watches), confirm, archive)), pid)
+    names = ", ".join(map(shown, watches or place.roots))
+    render.print_lines(_told(names, confirm=confirm, archive=archive))
 
 
 def _pid(place: Place) -> int:
@@ -71,8 +82,8 @@ def _wait(request: Path, pid: int) -> None:
         time.sleep(_LOOK_SECONDS)
 
 
-def _told(watches: tuple[str, ...], *, confirm: bool) -> str:
-    names = ", ".join(map(shown, watches))
-    if confirm:
-        return f"asked for a scan of {names}; what it misses may go, however much it is"
-    return f"asked for a scan of {names}"
+def _told(names: str, *, confirm: bool, archive: bool) -> Iterator[str]:
+    if archive:
+        yield f"the folders that stand now where {names} has its files taken are the right ones"
+    may_go = "; what it misses may go, however much it is" if confirm else ""
+    yield f"asked for a scan of {names}{may_go}"

@@ -153,6 +153,12 @@ class Dispatcher:
         if seconds is not None:
             lane.backlog.set_aside(key, version, seconds, self._wake.set)
 
+    def hasten(self, watch: str, step: str) -> None:
+        """What a step needs may be there again."""
+        if lane := self._lanes.get((watch, step)):
+            lane.hasten(asyncio.get_running_loop().time())
+            self._wake.set()
+
     async def drain(self, seconds: float, hurry: asyncio.Event) -> None:
         """Start nothing more; let handlers finish, then end them. Their files are interrupted.
 

@@ -154,6 +154,13 @@ class Lane:
         self.breaker.open(now, 0.0)
         self.standing = replace(former, probe_at=now_us())
 
+    def hasten(self, now: float) -> None:
+        """What the step needs may be there again: whoever waits for that tries it now."""
+        self.backlog.bring_all_back()
+        if self.breaker.is_open:
+            self.breaker.probe_at = min(self.breaker.probe_at, now)
+            self.standing = replace(self.standing, probe_at=now_us())
+
     def _pause(self, until: float, reason: str) -> None:
         if until > self.paused_until:
             self.paused_until, self.pause_reason = until, reason

@@ -16,6 +16,7 @@ from daemon.config_after import Move
 from daemon.config_names import ON_QUARANTINE
 from daemon.core.model import Record, Row, Trigger
 from daemon.core.texts import path_fields, readable, timestamp
+from daemon.engine.archives import Archives
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
@@ -50,13 +51,15 @@ class Quarantine:
         ledger: Ledger,
         journal: Journal,
         parts: Parts,
+        archives: Archives,
     ) -> None:
         self._tree = tree
         self._inbox = inbox
         self._ledger = ledger
         self._journal = journal
         self._threads = Threads(f"aside-{tree.name}", 1)
-        self._handler = FilingHandler(move, tree.name, self._threads, parts)
+        guard = archives.guard(move, tree.name, ON_QUARANTINE, self._threads)
+        self._handler = FilingHandler(move, tree.name, self._threads, parts, guard)
         self._parts = parts
         self._suspects: list[Row] = []
         self._over: OrderedDict[tuple[int, int], None] = OrderedDict()

@@ -112,11 +112,8 @@ def make_folders(base: bytes, folder: bytes) -> None:
     Raises:
         NotADirectoryError: something else has the name of one.
     """
-    if not os.path.isdir(base):  # noqa: PTH112 - a path of bytes
-        text = f"there is no folder {os.fsdecode(base)!r}: make it, or mount it"
-        raise FileNotFoundError(errno.ENOENT, text)
     missing = []
-    while not os.path.isdir(folder):  # noqa: PTH112 - the same
+    while folder != base and not os.path.isdir(folder):  # noqa: PTH112 - a path of bytes
         missing.append(folder)
         folder = folder.rpartition(b"/")[0] or b"/"
     for each in reversed(missing):

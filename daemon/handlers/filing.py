@@ -9,7 +9,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from operator import attrgetter
@@ -18,18 +18,21 @@ from daemon.config_after import After, Move, base_of
 from daemon.core.model import Fingerprint, Key
 from daemon.core.targets import Target
 from daemon.handlers import Job, Outcome, Undecided, Verdict, relocate
+from daemon.handlers.archive import Elsewhere, Guard
 from daemon.handlers.below import Absent, Changed, File
 from daemon.handlers.copying import Stopped
 from daemon.handlers.launching import TOO_FEW
 from daemon.handlers.parts import NOWHERE, Parts
 from daemon.handlers.relocate import Place
-from daemon.handlers.threads import Threads
+from daemon.handlers.threads import Answer, Threads
 from daemon.handlers.ticket import Ticket
 
 # How long a stop waits for what is being taken away just now, of a copy the next chunk.
 END_SECONDS = 5.0
 # A file system that does not answer for so long is told of.
 ANSWER_SECONDS = 30.0
+# How often an archive that is not the known one is asked for what was taken there before a crash.
+AGAIN_SECONDS = 5.0
 
 # What the file itself has to do with: its name, its size, or another file in place of a folder.
 _NEVER = frozenset({errno.ENAMETOOLONG, errno.EFBIG})
@@ -37,10 +40,16 @@ _PERHAPS = frozenset({errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ, e
 
 
 class Filing:
-    """Where the files of a watch go, by an `on_done` or `on_quarantine`. Its methods block."""
+    """Where the files of a watch go, by an `on_done` or `on_quarantine`. Its methods block.
 
-    def __init__(self, after: After, watch: str, parts: Parts = NOWHERE) -> None:
+    `guard` knows which folder that is; without one whatever has its name is.
+    """
+
+    def __init__(
+        self, after: After, watch: str, parts: Parts = NOWHERE, guard: Guard | None = None
+    ) -> None:
         self._parts = parts
+        self._guard = guard
         move = after if isinstance(after, Move) else None
         self._target = Target(move.move) if move else None
         self._base = os.fsencode(base_of(move.move, watch)) if move else b""
@@ -54,12 +63,15 @@ class Filing:
         """
         if self._target is None:
             return None
-        return Place(self._base, self._target.of(key, seen), self._overwrite)
+        return Place(self._base, self._target.of(key, seen), self._overwrite, self._guard)
 
     def take(self, key: Key, file: File, stopped: threading.Event) -> Outcome:
         """Take a file away; whatever is in the way is the outcome's error.
 
         What is `stopped` is not asked for what it came to, unless it is a success.
+
+        Raises:
+            Elsewhere: the folder where it goes is not the one that is known.
         """
         try:
             return Outcome("success", target=self._take(key, file, stopped))
@@ -88,6 +100,9 @@ class Filing:
 
         Another file may have come to its path since. Of what cannot be looked at nothing is known.
         What was withdrawn only, as `relocate` has it, is taken now.
+
+        Raises:
+            Elsewhere: the folder where it may be is not the one that is known.
         """
         if (left := relocate.left(file)) is not None:
             outcome = self.take(key, left, threading.Event())
@@ -122,9 +137,17 @@ class FilingHandler:
     be on a file system that hangs.
     """
 
-    def __init__(self, after: After, watch: str, threads: Threads, parts: Parts = NOWHERE) -> None:
-        self._filing = Filing(after, watch, parts)
+    def __init__(
+        self,
+        after: After,
+        watch: str,
+        threads: Threads,
+        parts: Parts = NOWHERE,
+        guard: Guard | None = None,
+    ) -> None:
+        self._filing = Filing(after, watch, parts, guard)
         self._threads = threads
+        self._guard = guard
         self._pulses: set[_Pulse] = set()
 
     @property
@@ -145,17 +168,32 @@ class FilingHandler:
             return Outcome("retry", "the file is not there any more")
         began = time.monotonic()
         with self._pulse() as pulse:
-            outcome = await self._take(job, file_of(job, job.seen), pulse)
+            outcome = await self._take_guarded(job, file_of(job, job.seen), pulse)
         duration = round((time.monotonic() - began) * 1000, 3)
         return Outcome(outcome.verdict, outcome.error, duration, target=outcome.target)
 
     async def taken(self, job: Job) -> Outcome | None:
-        """What a run came to that a crash cut off, if the file was away by then."""
+        """What a run came to that a crash cut off, if the file was away by then.
+
+        Of one that is away only the archive knows: while another folder stands there, that is
+        waited for.
+        """
         if job.seen is None:
             return None
-        ask = partial(self._filing.taken, job.file, file_of(job, job.seen))
+        file = file_of(job, job.seen)
+        while True:
+            with suppress(Elsewhere):
+                return await self._ask(partial(self._filing.taken, job.file, file))
+            with self._pulse():
+                refused = await self._meet()
+            if refused is not None:
+                if await self._ask(partial(_is_there, file)):
+                    return None
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _ask(self, question: Callable[[], Answer]) -> Answer:
         with self._pulse():
-            return await self._threads.run(ask)
+            return await self._threads.run(question)
 
     def folder_of(self, job: Job) -> bytes | None:
         """The folder that is to hold a file; None where it has no place, or leads nowhere."""
@@ -167,6 +205,28 @@ class FilingHandler:
     async def close(self) -> None:
         """End the threads; those that hang are left behind."""
         await self._threads.close()
+
+    async def _take_guarded(self, job: Job, file: File, pulse: _Pulse) -> Outcome:
+        """Take it away, once it is known that what stands there is where files go."""
+        refused = None if self._guard is None or self._guard.is_sure else await self._meet()
+        for _ in range(2):
+            if refused is not None:
+                return refused
+            with suppress(Elsewhere):
+                return await self._take(job, file, pulse)
+            refused = await self._meet()
+        return refused or Outcome("unavailable", "cannot take it away: other mounts come and go")
+
+    async def _meet(self) -> Outcome | None:
+        """Have the guard find out what stands there; None where files may go there."""
+        try:
+            reason = await self._guard.meet() if self._guard else None
+        except OSError as error:
+            # No file is to blame for that folder, whatever is wrong with it.
+            return Outcome("defer" if error.errno in TOO_FEW else "unavailable", _words(error))
+        except RuntimeError as error:
+            return Outcome("defer", f"cannot take it away: {error}")
+        return Outcome("unavailable", f"cannot take it away: {reason}") if reason else None
 
     async def _take(self, job: Job, file: File, pulse: _Pulse) -> Outcome:
         to_begin = Ticket()
@@ -209,7 +269,16 @@ async def _outlasted(work: asyncio.Future[Outcome]) -> Outcome:
         await asyncio.wait((work,), timeout=END_SECONDS)
     if not work.done():
         raise Undecided("it is still being taken away: does the place where it goes hang?")
-    return work.result()
+    try:
+        return work.result()
+    except Elsewhere:
+        return Outcome("retry", "it was not begun")
+
+
+def _is_there(file: File) -> bool:
+    with suppress(OSError):
+        return relocate.stands(file) == "itself"
+    return False
 
 
 def _verdict(error: OSError) -> Verdict:

@@ -11,20 +11,28 @@ from typing import cast
 from daemon.config_after import FilingStep
 from daemon.config_steps import CommandStep, FunctionStep, HttpStep, Step, WorkerStep
 from daemon.handlers import Handler, Job, Say, silent
+from daemon.handlers.archive import Guard
 from daemon.handlers.command import CommandHandler
 from daemon.handlers.filing import FilingHandler
 from daemon.handlers.parts import NOWHERE
 from daemon.handlers.record import Record
 from daemon.handlers.threads import Threads
 
+GuardOf = Callable[[FilingStep, Threads], Guard | None]
+
 
 def handler_of(  # noqa: PLR0911 - a kind each
-    step: Step, node: str, record: Record | None = None, say: Say = silent
+    step: Step,
+    node: str,
+    record: Record | None = None,
+    say: Say = silent,
+    guard_of: GuardOf = lambda step, threads: None,  # noqa: ARG005 - by position
 ) -> Handler:
     """The handler of a step, of the kind that its configuration names.
 
     `node` is this host's name, `record` where it writes down which processes it has started
-    and what it has begun to write. `say` hears of what is news to an operator.
+    and what it has begun to write. `say` hears of what is news to an operator, and `guard_of` makes
+    what knows the folder where a step takes files.
 
     Raises:
         ConfigError: something that the step names, a secret for instance, cannot be used.
@@ -53,7 +61,8 @@ def handler_of(  # noqa: PLR0911 - a kind each
         case FilingStep():
             threads = Threads(f"take-{step.watch}", step.concurrency)
             parts = record.parts if record else NOWHERE
-            return FilingHandler(step.after, step.watch, threads, parts)
+            guard = guard_of(step, threads)
+            return FilingHandler(step.after, step.watch, threads, parts, guard)
     raise TypeError(f"{type(step).__name__} is no kind of step that has a handler")
 
 

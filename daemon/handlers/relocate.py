@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from daemon.core.model import Fingerprint
 from daemon.core.targets import numbered
+from daemon.handlers.archive import Guard, held
 from daemon.handlers.below import Absent, Changed, File, Opened, expect, folder_of, opened
 from daemon.handlers.copying import (
     READ,
@@ -32,11 +33,15 @@ _KNOWN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Place(NamedTuple):
-    """Where it goes. `base` must be a folder already; below it folders are made."""
+    """Where it goes. `base` must be a folder already; below it folders are made.
+
+    `guard` knows which folder the base must be; without one any will do.
+    """
 
     base: bytes
     path: bytes
     overwrite: bool = False
+    guard: Guard | None = None
 
     @property
     def folder(self) -> bytes:
@@ -63,9 +68,10 @@ def move(
         Absent: nothing is there; `find` tells whether it was taken before.
         Changed: it is not the file any more that was handled.
         Stopped: `is_stopped` said so while it was copied.
+        Elsewhere: the base is not the folder that is known.
         OSError: it cannot be done now, or not at all.
     """
-    with opened(file, _KNOWN) as source:
+    with opened(file, _KNOWN) as source, held(place.base, place.guard):
         make_folders(place.base, place.folder)
         # Asked first, for a rename that fails shows in the tree: there and back again. Of two
         # folders, for the number of a file is another on an overlay.
@@ -75,7 +81,7 @@ def move(
             except OSError as error:  # one device, but two mounts of it
                 if error.errno != errno.EXDEV:
                     raise
-    with opened(file, READ) as source:
+    with opened(file, READ) as source, held(place.base, place.guard):
         return _carry(source, file, place, is_stopped, parts)
 
 
@@ -123,14 +129,20 @@ def stands(file: File) -> Literal["itself", "another"] | None:
 
 
 def find(file: File, place: Place) -> bytes | None:
-    """Where a file lies that does not stand any more; None where it was not taken there."""
-    for candidate in place.candidates:
-        st = _lstat(candidate)
-        if st is None:
-            return None
-        # A rename keeps the inode, and a copy is given the time.
-        if is_copy(st, file.seen):
-            return candidate
+    """Where a file lies that does not stand any more; None where it was not taken there.
+
+    Raises:
+        Elsewhere: the base is not the folder that is known, and nothing is known.
+        OSError: it cannot be looked at.
+    """
+    with held(place.base, place.guard):
+        for candidate in place.candidates:
+            st = _lstat(candidate)
+            if st is None:
+                return None
+            # A rename keeps the inode, and a copy is given the time.
+            if is_copy(st, file.seen):
+                return candidate
     return None
 
 
@@ -205,7 +217,7 @@ def finish(file: File, place: Place) -> bytes | None:
 
     Raises as `move`.
     """
-    with opened(file, READ) as source:
+    with opened(file, READ) as source, held(place.base, place.guard):
         placed = _copied(source, file, place)
         # A rename leaves nothing half done: on one file system that is another file.
         if placed is None or os.lstat(placed).st_dev == os.fstat(source.fd).st_dev:

@@ -20,7 +20,8 @@ LOOK_SECONDS, RARE_SECONDS = 1.0, 30.0
 class Requests:
     """Sees to each request, and then removes it: whoever asked waits for that.
 
-    `confirm` is told that what is missing in a tree was removed, and says whether that can hold.
+    `confirm` is told that what is missing in a tree was removed, and says whether that can hold;
+    `confirm_archive`, that the folders that its files are taken to are the right ones.
     """
 
     def __init__(
@@ -30,12 +31,14 @@ class Requests:
         inbox: Inbox,
         journal: Journal,
         confirm: Callable[[Tree], Awaitable[bool]],
+        confirm_archive: Callable[[Tree], Awaitable[bool]],
     ) -> None:
         self._folder = folder
         self._trees = trees
         self._inbox = inbox
         self._journal = journal
         self._confirm = confirm
+        self._confirm_archive = confirm_archive
         self._disk = Lookout("requests", partial(is_asked, folder), LOOK_SECONDS)
         # Seen to, and there all the same: what cannot be removed must not be done every second.
         self._stuck: set[Path] = set()
@@ -79,11 +82,19 @@ class Requests:
             tree = self._trees.get(name)
             if tree is None:
                 self._complain(path, f"a request names a watch that this daemon has not: {name}")
-            elif request.confirm and not await self._confirm(tree):
-                reason = "removals cannot be confirmed while the root is away"
-                self._journal.daemon("degraded", "warning", watch=name, reason=reason)
             else:
-                self._inbox.request_scan(Key(name, b""), "request")
+                await self._see_to_tree(tree, request)
+
+    async def _see_to_tree(self, tree: Tree, request: Request) -> None:
+        if request.archive and not await self._confirm_archive(tree):
+            self._refuse(tree, "an archive cannot be confirmed while it is away")
+        if request.confirm and not await self._confirm(tree):
+            self._refuse(tree, "removals cannot be confirmed while the root is away")
+        else:
+            self._inbox.request_scan(Key(tree.name, b""), "request")
+
+    def _refuse(self, tree: Tree, reason: str) -> None:
+        self._journal.daemon("degraded", "warning", watch=tree.name, reason=reason)
 
     def _complain(self, path: Path, reason: str) -> None:
         where = path_fields("path", bytes(path))

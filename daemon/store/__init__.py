@@ -253,6 +253,14 @@ class Store(Protocol):
         """Remember which directory the root of a known watch is."""
         ...
 
+    async def archive(self, base: bytes) -> str | None:
+        """What `keep_archive` was given last for a folder, None if it never was."""
+        ...
+
+    async def keep_archive(self, base: bytes, mark: str) -> None:
+        """Remember which folder it is that files are taken to."""
+        ...
+
     async def keep_detection(self, watch: str, detection: str) -> None:
         """Show onlookers how the changes of a known watch are found."""
         ...

@@ -84,6 +84,11 @@ class Inspection:
         """How the steps of each watch stand, as the daemon last said: JSON, by watch."""
         return dict(self._ask("select_all_steps"))
 
+    def archive(self, base: bytes) -> str | None:
+        """Which folder it was that files were taken to by this path: JSON; None: not known."""
+        found = self._ask("select_archive", base).fetchone()
+        return found[0] if found else None
+
     def files(self, watches: Sequence[str] = (), states: Sequence[str] = ()) -> Iterator[Row]:
         """Rows one by one, in the order of paths; without a choice, all of them."""
         chosen = _list(watches)

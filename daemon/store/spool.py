@@ -23,10 +23,12 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True):
     """Compare these watches with the disk, all of them if none is named.
 
     `confirm`: what is missing there was removed, so its files may go, however many they are.
+    `archive`: the folders that stand where its files are taken are the right ones.
     """
 
     reconcile: list[str]
     confirm: bool = False
+    archive: bool = False
 
 
 def folder_of(state_dir: Path) -> Path:

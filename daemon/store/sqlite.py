@@ -227,6 +227,15 @@ class SqliteStore:
         """See `Store`."""
         await self._write("set_root", root, watch)
 
+    async def archive(self, base: bytes) -> str | None:
+        """See `Store`."""
+        found = await self._read("select_archive", base)
+        return found[0][0] if found else None
+
+    async def keep_archive(self, base: bytes, mark: str) -> None:
+        """See `Store`."""
+        await self._write("upsert_archive", base, mark)
+
     async def keep_detection(self, watch: str, detection: str) -> None:
         """See `Store`."""
         await self._write("set_detection", detection, watch)

@@ -561,6 +561,16 @@ async def test_root_is_kept(opened: Open) -> None:
         assert await store.mark_watch("incoming", 30) == WatchMark(10, adopted=False)
 
 
+async def test_archive_is_kept(opened: Open) -> None:
+    """Which folder stood at a path survives, for a path of any bytes; none before it is given."""
+    async with opened() as store:
+        assert await store.archive(b"/a\xff") is None
+        await store.keep_archive(b"/a\xff", "first")
+        await store.keep_archive(b"/a\xff", "second")
+    async with opened() as store:
+        assert [await store.archive(base) for base in (b"/a\xff", b"/a")] == ["second", None]
+
+
 async def test_failed_batch_leaves_nothing(store: Store) -> None:
     """A batch that breaks a rule of the schema raises, leaves nothing, and hinders nobody."""
     writer = Writer(store)

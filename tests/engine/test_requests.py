@@ -26,16 +26,26 @@ class Desk:
         self.rig = rig
         self.state = tmp_path / "state"
         self.confirmed: list[str] = []
+        self.archives: list[str] = []
         self._may_confirm = may_confirm
         make_folder(self.state)
         self.folder = folder_of(self.state)
         service = rig.service
         self.requests = Requests(
-            self.folder, service.trees, service.inbox, rig.journal, self._confirm
+            self.folder,
+            service.trees,
+            service.inbox,
+            rig.journal,
+            self._confirm,
+            self._confirm_archive,
         )
 
     async def _confirm(self, tree: Tree) -> bool:
         self.confirmed.append(tree.name)
+        return self._may_confirm
+
+    async def _confirm_archive(self, tree: Tree) -> bool:
+        self.archives.append(tree.name)
         return self._may_confirm
 
     async def take(self) -> list[tuple[Key, str]]:
@@ -69,6 +79,26 @@ async def test_no_name_means_all(engine: Open, tmp_path: Path) -> None:
         send(desk.state, Request([], confirm=True))
         assert await desk.take() == [(WHOLE, "request")]
         assert desk.confirmed == ["incoming"]
+
+
+async def test_an_archive_is_confirmed(engine: Open, tmp_path: Path) -> None:
+    """An operator's word on an archive is none on removals; its watch is scanned all the same."""
+    async with engine() as rig:
+        desk = Desk(rig, tmp_path)
+        send(desk.state, Request(["incoming"], archive=True))
+        assert await desk.take() == [(WHOLE, "request")]
+        assert (desk.archives, desk.confirmed) == (["incoming"], [])
+        assert await desk.complaints() == []
+
+
+async def test_an_archive_that_is_away_is_not_confirmed(engine: Open, tmp_path: Path) -> None:
+    """That it cannot be is said; what else is asked is done."""
+    async with engine() as rig:
+        desk = Desk(rig, tmp_path, may_confirm=False)
+        send(desk.state, Request(["incoming"], archive=True))
+        assert await desk.take() == [(WHOLE, "request")]
+        (line,) = await desk.complaints()
+        assert line["reason"] == "an archive cannot be confirmed while it is away"
 
 
 @pytest.mark.parametrize("is_told", [True, False], ids=["told", "untold"])

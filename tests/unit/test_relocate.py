@@ -12,6 +12,7 @@ import pytest
 
 from daemon.engine.disk import seen_at
 from daemon.handlers import copying, renaming
+from daemon.handlers.archive import Elsewhere
 from daemon.handlers.below import Absent, Changed, File
 from daemon.handlers.copying import Stopped, write_beside
 from daemon.handlers.relocate import Place, delete, find, finish, move
@@ -246,6 +247,31 @@ def test_base_must_be_there(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="make it, or mount it"):
         move(file, place(tmp_path / "away"))
     assert files(tree) == {"d/a.csv": "content"}
+
+
+class Stranger:
+    """A guard that does not know what stands there."""
+
+    is_sure = True
+
+    def knows(self, fd: int) -> bool:
+        assert stat.S_ISDIR(os.fstat(fd).st_mode)
+        return False
+
+    async def meet(self) -> str | None:
+        return "unknown"
+
+
+def test_base_must_be_known(tree: Path, archive: Path) -> None:
+    """To a folder that the guard does not know nothing is taken, and nothing is found there."""
+    file = written(tree)
+    strange = place(archive, guard=Stranger())
+    with pytest.raises(Elsewhere):
+        move(file, strange)
+    assert (files(tree), list(archive.iterdir())) == ({"d/a.csv": "content"}, [])
+    for look in (find, finish):
+        with pytest.raises(Elsewhere):
+            look(file, strange)
 
 
 def test_reserved_name_is_given_back(

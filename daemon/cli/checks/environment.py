@@ -6,6 +6,7 @@ What it finds holds for the user who asks, so ask as the user that the daemon ru
 import os
 import pwd
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from daemon.cli.checks import Finding, quoted
@@ -23,9 +24,12 @@ from daemon.config_address import Address
 from daemon.config_after import After, base_of
 from daemon.config_places import ANSWER_SECONDS
 from daemon.config_steps import CommandStep, FunctionStep, HttpStep, WorkerStep
-from daemon.engine.filesystems import file_system_of, is_remote, must_poll
-from daemon.locate import within
+from daemon.core.removals import Mark, read_mark
+from daemon.engine.filesystems import file_system_of, is_remote, mount_of, must_poll
+from daemon.errors import StoreError
+from daemon.locate import DATABASE, within
 from daemon.store.holder import holder_pid
+from daemon.store.inspect import inspect
 
 # Known to grant read leases; elsewhere the first probe tells, and quiet time alone decides.
 _LEASES = frozenset(
@@ -45,6 +49,7 @@ def examine(config: Config) -> Iterator[Finding]:
         yield from _metrics(config.metrics.listen, config.daemon.state_dir)
     for watch in config.watch:
         yield from _watch(watch)
+        yield from _takings(watch, config.daemon.state_dir)
     yield from _trees(config)
 
 
@@ -100,12 +105,15 @@ def _watch(watch: Watch) -> Iterator[Finding]:
         elif isinstance(step, FunctionStep):
             # It was imported, or the configuration would have been refused.
             yield Finding("ok", f"{watch.name}.{step.name}.function", quoted(step.function))
+
+
+def _takings(watch: Watch, state_dir: Path) -> Iterator[Finding]:
     for key, after in (("on_done", watch.on_done), ("on_quarantine", watch.on_quarantine)):
         if after is not None:
-            yield _taking(watch, f"{watch.name}.{key}", after)
+            yield _taking(watch, f"{watch.name}.{key}", after, state_dir)
 
 
-def _taking(watch: Watch, what: str, after: After) -> Finding:
+def _taking(watch: Watch, what: str, after: After, state_dir: Path) -> Finding:
     """Whether files can be taken out of the tree, and to where they shall go."""
     if watch.path.exists() and not may(watch.path, os.W_OK | os.X_OK):
         detail = f"{quoted(watch.path)} cannot be written by this user: files cannot leave it"
@@ -115,19 +123,35 @@ def _taking(watch: Watch, what: str, after: After) -> Finding:
     base = base_of(after.move, watch.name)
     found: list[Finding] = []
     try:
-        within(ANSWER_SECONDS, lambda: found.append(_archive(what, base)))
+        within(ANSWER_SECONDS, lambda: found.append(_archive(what, base, state_dir)))
     except TimeoutError:
         detail = f"{quoted(base)} does not answer: files stay until it does"
         return Finding("error", what, detail, "see to its file system, or to the server behind it")
     return found[0]
 
 
-def _archive(what: str, base: Path) -> Finding:
-    found = examine_base(what, base)
-    if found.level == "ok" and base.is_mount():
-        detail = f"{quoted(base)} is a mount point: while nothing is mounted, files go below it"
-        return Finding("warning", what, detail, "name a folder on that file system")
+def _archive(what: str, base: Path, state_dir: Path) -> Finding:
+    known = _known_archive(base, state_dir)
+    found = examine_base(what, base, known)
+    if found.level == "ok" and known is None and _is_mount(base):
+        detail = f"{quoted(base)} is a mount point, and no file was taken there yet"
+        remedy = "have it mounted when the first one comes: from then on it is known"
+        return Finding("warning", what, detail, remedy)
     return found
+
+
+def _is_mount(folder: Path) -> bool:
+    """Unlike `Path.is_mount` this knows of a folder that is mounted in a second place."""
+    with suppress(OSError):
+        return mount_of(bytes(folder)).point == bytes(folder)
+    return folder.is_mount()
+
+
+def _known_archive(base: Path, state_dir: Path) -> Mark | None:
+    """What is on record; nothing, where that cannot be read, of which `database` tells."""
+    with suppress(StoreError), inspect(state_dir / DATABASE) as answers:
+        return read_mark(answers.archive(bytes(base)))
+    return None
 
 
 def _posting(what: str, step: HttpStep) -> Iterator[Finding]:

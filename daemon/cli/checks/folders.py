@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daemon.cli.checks import Finding, quoted
+from daemon.core.archives import strangeness
+from daemon.core.removals import PASSING, Mark
 from daemon.engine.disk import fingerprint
 from daemon.engine.filesystems import file_system_of, is_remote
+from daemon.engine.identity import folder_id, mark_of
 from daemon.engine.sight import is_closed
 from daemon.errors import NoDatabase, StoreError
 from daemon.handlers.record import NAME as RECORD
@@ -16,7 +19,6 @@ from daemon.store.inspect import inspect
 
 _LEAST_FREE = 100 << 20
 _OWN_FILES = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", LOCK, RECORD)
-_PASSING = frozenset({"ramfs", "tmpfs"})
 
 
 def examine_state(folder: Path) -> Iterator[Finding]:
@@ -43,12 +45,19 @@ def examine_writable(what: str, folder: Path) -> Finding:
     return Finding("ok", what, f"{quoted(folder)}{absent or ', writable'}")
 
 
-def examine_base(what: str, base: Path, folder: Path | None = None) -> Finding:
-    """Whether files can be taken to a folder, which may be one below the base, yet to be made."""
+def examine_base(what: str, base: Path, known: Mark | None, folder: Path | None = None) -> Finding:
+    """Whether files can be taken to a folder, which may be one below the base, yet to be made.
+
+    `known`: what is on record of the base, if it is.
+    """
     if reason := missing(base):
         return Finding(
             "error", what, f"{reason}: files stay until there is", "make it, or mount it"
         )
+    if known is not None and (strange := strangeness(known, mark_of(folder_id(bytes(base))))):
+        detail = f"{quoted(base)} is not the archive that is known: {strange}: files stay"
+        remedy = "mount it, or have it taken for right: treewarden reconcile --confirm-archive"
+        return Finding("error", what, detail, remedy)
     return examine_writable(what, folder or base)
 
 
@@ -98,7 +107,7 @@ def _file_system(folder: Path) -> Finding:
         detail = f"{kind}: SQLite's write-ahead log is not safe on it"
         remedy = "put state_dir on a local disk"
         return Finding("warning" if kind.startswith("fuse") else "error", what, detail, remedy)
-    if kind in _PASSING:
+    if kind in PASSING:
         detail = f"{kind}: the state is lost when the machine restarts"
         return Finding("warning", what, detail, "put state_dir on a disk")
     return Finding("ok", what, kind)

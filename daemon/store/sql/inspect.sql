@@ -63,3 +63,7 @@ SELECT {columns} FROM files WHERE watch = ? AND directory = ? AND name = ?;
 -- The transitions of one file, in order.
 SELECT {record} FROM transitions AS t JOIN files AS f ON f.id = t.file_id
 WHERE t.file_id = ? ORDER BY t.version;
+
+-- name: select_archive
+-- Which folder was it that files were taken to by this path?
+SELECT mark FROM archives WHERE base = ?;

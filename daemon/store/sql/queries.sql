@@ -281,6 +281,15 @@ SELECT root FROM watches WHERE name = ?;
 -- From now on the root of a watch is this directory.
 UPDATE watches SET root = ? WHERE name = ?;
 
+-- name: select_archive
+-- Which folder was it that files were taken to by this path?
+SELECT mark FROM archives WHERE base = ?;
+
+-- name: upsert_archive
+-- From now on it is this one.
+INSERT INTO archives (base, mark) VALUES (?, ?)
+ON CONFLICT (base) DO UPDATE SET mark = excluded.mark;
+
 -- name: set_detection
 -- How the changes of a watch are found just now.
 UPDATE watches SET detection = ? WHERE name = ?;
