@@ -115,10 +115,19 @@ def discover_alike(
     ]
 
 
+# What it means that one says no, for those that say it last.
+_REFUSALS = {
+    "fresh": ": by now the disk shows another file, or none",
+    "changed": ": the disk shows no other content than is known",
+    "settled": ": the file has not settled yet",
+    "absent": ": the file is there, or that it went is known",
+}
+
+
 def _reason(state: State, event: Event, guard: str) -> str:
     if guard == "no_edge":
         return f"{event} is not allowed in state {state}"
-    return f"{event} in state {state} was refused by the guard {guard}"
+    return f"{event} in state {state} was refused by the guard {guard}{_REFUSALS.get(guard, '')}"
 
 
 def _next(facts: Facts, to: State, **changes: object) -> Row:

@@ -130,14 +130,15 @@ def _set(subject: str, inspector: Inspector, listed: Listed, *first: bytes) -> C
     inventory = inspector.take(listed, first)
     count = len(inventory.members)
     lacking = list(_lacking(inventory))
+    members = f"{count} member{'' if count == 1 else 's'}"
     there = f"{subject} and all of its members ({count}) are there"
     satisfied: bool | None = not lacking
     if not count:
         words = f"{subject} lists no members"
     elif lacking:
-        words = f"{subject} lists {count} members, of which {'; '.join(lacking)}"
+        words = f"{subject} lists {members}, of which {'; '.join(lacking)}"
     elif inventory.is_over:
-        words = f"{subject} lists {count} members, and all of them have settled"
+        words = f"{subject} lists {members}, and all of them have settled"
     elif not inspector.has_settled(listed.path):
         satisfied, words = False, f"{subject} has not settled itself"
     elif unread := sum(lack == "unread" for lack in inventory.members.values()):

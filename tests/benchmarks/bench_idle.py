@@ -5,24 +5,29 @@
 Starts the daemon, with its defaults, and the peers that are installed on the same tree; waits 15 s
 after all of them are ready; and reads from /proc what the daemon with its child processes, and each
 peer, used in the minute that follows: processor time (user and system), context switches, resident
-memory.
+memory. Beside them a bare Python process that does nothing but wake up, once a second: what that
+costs is up to the machine, and to the hour, and no daemon that wakes up can cost less.
 """
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.benchmarks.costs import Cost, cost_of
 from tests.benchmarks.figures import Beside, Figure, print_table
 from tests.benchmarks.peers import installed
-from tests.benchmarks.running import configure, running
+from tests.benchmarks.running import configure, running, stop
 from tests.benchmarks.trees import make_tree
 
 FILES_A_DIRECTORY = 2
 SETTLE_SECONDS = 15.0
 MOST_PERCENT = 0.5
+WAKE = "a wake-up a second"
 
 
 def measure(folder: Path, tree: Path, seconds: float) -> dict[str, Cost]:
@@ -34,10 +39,21 @@ def measure(folder: Path, tree: Path, seconds: float) -> dict[str, Cost]:
         pids = {"treewarden": daemon.pid}
         for peer, start in installed("inotifywait", "watchman").items():
             pids[peer] = stack.enter_context(start(tree)).pid
+        pids[WAKE] = stack.enter_context(waking())
         time.sleep(SETTLE_SECONDS)
         before = {name: cost_of(pid) for name, pid in pids.items()}
         time.sleep(seconds)
         return {name: used(before[name], cost_of(pid)) for name, pid in pids.items()}
+
+
+@contextmanager
+def waking() -> Iterator[int]:
+    """The bare process."""
+    process = subprocess.Popen([sys.executable, "-c", "import time\nwhile True: time.sleep(1)"])
+    try:
+        yield process.pid
+    finally:
+        stop(process)
 
 
 def used(before: Cost, after: Cost) -> Cost:
