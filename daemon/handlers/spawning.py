@@ -90,8 +90,9 @@ class Spawner:
         if template is None:
             others = {k: v for k, v in self._inherited.items() if k not in variables}
             texts = [b""] * len(names) + _assignments(others)
-            template = self._templates[names] = _strings(texts)
-        # What it points to are the template's strings, and stay with that.
+            # One step: of two threads that come this far the second takes what the first has kept.
+            template = self._templates.setdefault(names, _strings(texts))
+        # What it points to are the strings of the template, which is kept, and they with it.
         environment = type(template).from_buffer_copy(template)
         own = _without_nul(_assignments(variables))
         environment[: len(own)] = [*own]

@@ -1,11 +1,15 @@
 """What a program is started with where there is no `Popen` to see to it."""
 
+import ctypes
 import errno
 import fcntl
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from daemon.handlers import spawning
 from daemon.handlers.spawning import Spawner
 from tests.unit import shortage
 
@@ -49,3 +53,22 @@ def test_variables() -> None:
     with pytest.raises(ValueError, match="null byte"):
         spawner.spawn([b"/bin/true"], {b"OWN": b"\0"}, (null, null, null))
     os.close(null)
+
+
+def test_variables_of_two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that start the first programs of a step point both to strings that are kept."""
+    both = threading.Barrier(2, timeout=30)
+    strings = spawning._strings
+
+    def together(texts: list[bytes]) -> object:
+        both.wait()
+        return strings(texts)
+
+    spawner = Spawner((), {b"ALL": b"all"})
+    monkeypatch.setattr(spawning, "_strings", together)
+    with ThreadPoolExecutor(2) as threads:
+        found = [threads.submit(spawner._environment, {b"OWN": b"1"}) for _ in range(2)]
+    (kept,) = spawner._templates.values()
+    # The second word of each is where the string is, of which it has no part itself.
+    of_all = slice(ctypes.sizeof(ctypes.c_char_p), None)
+    assert [bytes(each.result())[of_all] for each in found] == 2 * [bytes(kept)[of_all]]
