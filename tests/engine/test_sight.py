@@ -12,7 +12,8 @@ import pytest
 from daemon.engine.disk import fingerprint
 from daemon.engine.sight import sights
 from daemon.sources.watcher import Ready, Watcher
-from tests.engine.test_watcher import Ear, canary_of
+from tests.engine.children import canary_of
+from tests.engine.test_watcher import Ear
 
 if TYPE_CHECKING:
     from daemon.engine.sight import Sight
@@ -47,7 +48,7 @@ def see(tree: Path, path: str, *, probe: bool = True) -> "Sight | None":
 async def listening(tree: Path, *, probe: bool = True) -> AsyncIterator[Ear]:
     """A watcher that is in place."""
     async with Watcher(bytes(tree), canary_of(tree), probe=probe) as watcher:
-        ear = Ear(watcher)
+        ear = Ear(watcher, canary_of(tree))
         await ear.hear(Ready)
         yield ear
 

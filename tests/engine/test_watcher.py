@@ -30,6 +30,8 @@ from daemon.sources.watcher import (
 )
 from tests.engine.children import (
     alter,
+    canary_of,
+    condition,
     confine,
     deaf,
     make_files,
@@ -48,14 +50,15 @@ class NoMoreError(Exception):
 class Ear:
     """Listens to a watcher, and knows what it has reported so far."""
 
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, watcher: Watcher, canary: Path) -> None:
         self.watcher = watcher
+        self._canary = canary
         self.reports: list[Report] = []
         self._stream = aiter(watcher)
 
     async def hear(self, *kinds: type[Report]) -> Report:
         """The next report of one of these kinds."""
-        async with asyncio.timeout(DEADLINE):
+        async with self._in_time():
             while True:
                 if (report := await anext(self._stream, None)) is None:
                     raise NoMoreError(self.watcher.ended)
@@ -70,10 +73,20 @@ class Ear:
 
     async def end(self) -> Ended:
         """Listen to the end."""
-        async with asyncio.timeout(DEADLINE):
+        async with self._in_time():
             async for report in self._stream:
                 self.reports.append(report)
         return self.watcher.ended
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(DEADLINE):
+                yield
+        except TimeoutError:
+            last = "; ".join(f"{report!r:.100}" for report in self.reports[-5:])
+            state = condition(self.watcher.pid, self._canary)
+            pytest.fail(f"heard {len(self.reports)} reports, the last of them {last}\n{state}")
 
     @property
     def told(self) -> list[Changes]:
@@ -96,10 +109,6 @@ class Ear:
         ]
 
 
-def canary_of(tree: Path) -> Path:
-    return tree.parent / "state" / "canary" / tree.name
-
-
 def watcher_of(tree: Path) -> Watcher:
     return Watcher(bytes(tree), canary_of(tree))
 
@@ -113,7 +122,7 @@ def _state(tmp_path: Path) -> None:
 async def listening(tree: Path) -> AsyncIterator[Ear]:
     """A watcher that is in place."""
     async with watcher_of(tree) as watcher:
-        ear = Ear(watcher)
+        ear = Ear(watcher, canary_of(tree))
         await ear.hear(Ready)
         yield ear
 
@@ -326,7 +335,7 @@ async def test_root_that_is_not_there(tree: Path) -> None:
     """A root that cannot be found ends the watcher before it is in place."""
     tree.rmdir()
     async with watcher_of(tree) as watcher:
-        ended = await Ear(watcher).end()
+        ended = await Ear(watcher, canary_of(tree)).end()
     assert ended.cause == "ended"
     assert "FileNotFoundError" in ended.reason
 
@@ -337,7 +346,7 @@ async def test_root_that_cannot_be_read(tree: Path, monkeypatch: pytest.MonkeyPa
     tree.chmod(0)
     try:
         async with watcher_of(tree) as watcher:
-            ended = await Ear(watcher).end()
+            ended = await Ear(watcher, canary_of(tree)).end()
     finally:
         tree.chmod(0o755)
     assert ended.cause == "ended"
@@ -517,7 +526,7 @@ async def test_no_instance_left(tree: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Without an instance nothing can be watched; the limit is named."""
     confine(monkeypatch, instances=0)
     async with watcher_of(tree) as watcher:
-        ear = Ear(watcher)
+        ear = Ear(watcher, canary_of(tree))
         assert (await ear.end()).cause == "ended"
         assert ear.reports == [Exhausted("max_user_instances")]
 
@@ -533,7 +542,7 @@ async def test_process_that_crashes(tree: Path, monkeypatch: pytest.MonkeyPatch)
     """The last of what it wrote to stderr is in the reason."""
     monkeypatch.setattr("daemon.sources.watcher._PROGRAM", "raise SystemExit('bad luck')")
     async with watcher_of(tree) as watcher:
-        ended = await Ear(watcher).end()
+        ended = await Ear(watcher, canary_of(tree)).end()
     assert ended == Ended("died", "its process ended: exit status 1: bad luck")
 
 
