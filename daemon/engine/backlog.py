@@ -174,15 +174,20 @@ class Backlog:
 
     async def _refill_by_directory(self, each: int) -> None:
         """The most urgent first; of those, once round the directories from where it ended last."""
+        # A directory that becomes free meanwhile waits for the next read: this one may have passed
+        # more urgent files of it than those that are to come.
+        places = {directory: each - count for directory, count in self._busy.items()}
         for rank in self._levels:
             start = self._turn.get(rank, b"")
-            found = await self._refill_range(rank, each, start, None)
-            found += await self._refill_range(rank, each, b"", start)
+            found = await self._refill_range(rank, each, places, start, None)
+            found += await self._refill_range(rank, each, places, b"", start)
             if found:
                 self.more = True
                 return
 
-    async def _refill_range(self, rank: int, each: int, first: bytes, end: bytes | None) -> int:
+    async def _refill_range(
+        self, rank: int, each: int, places: dict[bytes, int], first: bytes, end: bytes | None
+    ) -> int:
         """Claim rows of the directories from `first` up to `end`; how many there were."""
         count = 0
         # No more than has room: of a thousand files each in 512 directories half a million.
@@ -197,16 +202,16 @@ class Backlog:
             for directory, rows in found.items():
                 if len(self.queue) >= self._page:
                     break
-                count += self._claim_some(directory, rows, each)
+                room = min(each - self._busy[directory], places.get(directory, each))
+                count += self._claim_some(rows, room)
                 first = self._turn[rank] = directory + b"\0"
             else:
                 if len(found) < folders:
                     break
         return count
 
-    def _claim_some(self, directory: bytes, rows: list[Row], each: int) -> int:
-        free = [row for row in rows if row.key not in self.claimed]
-        taken = free[: max(0, each - self._busy[directory])]
+    def _claim_some(self, rows: list[Row], most: int) -> int:
+        taken = [row for row in rows if row.key not in self.claimed][: max(0, most)]
         for row in taken:
             self._claim(row)
         return len(taken)

@@ -3,8 +3,9 @@
 import asyncio
 import os
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +15,7 @@ from daemon.core.model import Key, Row
 from daemon.engine.backlog import LONGEST_QUEUE, QUEUE
 from daemon.engine.pipeline import TOGETHER
 from daemon.handlers import Job, Outcome
+from daemon.store import Queue, Store
 from tests.engine.conftest import Gate, Open, background
 
 URGENT = (
@@ -164,6 +166,51 @@ async def test_urgent_files_of_a_busy_folder_wait(engine: Open) -> None:
             for _, ending in held:
                 ending.set_result(Outcome("success"))
             assert await handled(gate, 3) == ["a/3.now", "a/2", "a/0.later"]
+            await rig.state(rig.key("a/0.later"), ["done"])
+
+
+class Interrupted:
+    """A store in which something may happen after each read of folders, by its rank."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.after: Callable[[int], Awaitable[None]] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def ready_in_folders(self, queue: Queue, rank: int, *given: Any) -> Any:
+        found = await self._store.ready_in_folders(queue, rank, *given)
+        if self.after is not None:
+            await self.after(rank)
+        return found
+
+
+async def test_folder_that_is_free_during_a_read(engine: Open) -> None:
+    """No file of it goes before a more urgent one that the read is past."""
+    gate = Gate()
+    stores: list[Interrupted] = []
+
+    def wrap(store: Store) -> Store:
+        stores.append(Interrupted(store))
+        return cast("Store", stores[0])
+
+    step = {"per_directory": 1}
+    async with engine(gate, wrap=wrap, concurrency=3, priorities=URGENT, step=step) as rig:
+        await ready(rig, "a/1", "a/2", "a/0.later", "b/1")
+        async with background(rig.service.dispatcher.run()):
+            held = {job.file.path: ending for job, ending in [await gate.next(), await gate.next()]}
+            least = max(backlog(rig)._levels)
+
+            async def leave(rank: int) -> None:
+                if rank == least and not held[b"a/1"].done():
+                    held[b"a/1"].set_result(Outcome("success"))
+                    await rig.state(rig.key("a/1"), ["done"])
+                    await rig.service.inbox.idle()
+
+            stores[0].after = leave
+            held[b"b/1"].set_result(Outcome("success"))
+            assert await handled(gate, 2) == ["a/2", "a/0.later"]
             await rig.state(rig.key("a/0.later"), ["done"])
 
 
