@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import combinations, product, zip_longest
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +16,6 @@ from daemon import locate
 from daemon.config_after import base_of
 from daemon.config_report import Finding, dotted
 from daemon.errors import ConfigError, Location
-
-# So long all archives together may take to tell where links in them lead.
-ANSWER_SECONDS = 2.0
 
 
 class Tree(NamedTuple):
@@ -45,10 +42,9 @@ def resolve(raw: dict[str, Any], file: Path) -> None:
     for its reader to refuse.
     """
     for _, watch in tables(raw.get("watch")):
-        _resolve_key(watch, "path", file)
         for _, step in (*tables(watch.get("step")), *tables(watch.get("removed"))):
             _resolve_step(step, file)
-    _resolve_archives(raw, file)
+    _resolve_what_may_hang(raw, file)
     if _table(raw, "log").get("output") != "stdout":
         _resolve_key(_table(raw, "log"), "output", file)
     _resolve_socket(_table(raw, "metrics"), file)
@@ -64,27 +60,20 @@ def _resolve_key(table: dict[str, Any], key: str, file: Path) -> None:
         table[key] = path
 
 
-def _resolve_archives(raw: dict[str, Any], file: Path) -> None:
-    """One on a file system that hangs keeps nobody from starting: only its links are not known.
-
-    Nor are those of the ones after it, for one thread asks for all.
-    """
-    keys = ("on_done", "on_quarantine")
-    tried = [_table(watch, key) for _, watch in tables(raw.get("watch")) for key in keys]
-    archives = [
-        (table, path) for table in tried if (path := locate.written(table.get("move"), file))
+def _resolve_what_may_hang(raw: dict[str, Any], file: Path) -> None:
+    """A tree or an archive on a file system that hangs keeps nobody from starting."""
+    watches = [watch for _, watch in tables(raw.get("watch"))]
+    tried = [(watch, "path") for watch in watches]
+    tried += [
+        (_table(watch, key), "move") for key in ("on_done", "on_quarantine") for watch in watches
     ]
-    answers: list[Path] = []
-
-    def ask() -> None:
-        for _, path in archives:
-            answers.append(Path(os.path.realpath(path)))
-
-    if archives:
-        with suppress(TimeoutError):
-            locate.within(ANSWER_SECONDS, ask)
-    for (table, path), answer in zip_longest(archives, answers[:]):
-        table["move"] = answer or Path(os.path.abspath(path))  # noqa: PTH100 - resolves no link
+    written = [
+        (table, key, path) for table, key in tried if (path := locate.written(table.get(key), file))
+    ]
+    if written:
+        answers = locate.resolved([path for _, _, path in written])
+        for (table, key, _), answer in zip(written, answers, strict=True):
+            table[key] = answer
 
 
 def _resolve_step(step: dict[str, Any], file: Path) -> None:
@@ -176,6 +165,8 @@ def _steps(raw: dict[str, Any]) -> Iterator[tuple[Location, dict[str, Any]]]:
 
 
 def _absent(tree: Tree) -> Iterator[Finding]:
+    if isinstance(tree.path, locate.Unanswered):  # the daemon begins without it, and says so
+        return
     try:
         mode = tree.path.stat().st_mode
     except FileNotFoundError:

@@ -7,10 +7,12 @@ may be wrong elsewhere, and they answer all the same.
 import os
 import re
 import threading
+import time
 import tomllib
 from codecs import BOM_UTF8
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path, PosixPath
 from typing import Any
 
 from daemon.errors import ConfigError, Problem
@@ -57,6 +59,8 @@ def parse(text: str, path: Path) -> dict[str, Any]:
         raise _error(path, _line(str(error), text), found, remedy) from error
 
 
+# So long a file system has to tell where a path leads.
+ANSWER_SECONDS = 2.0
 DATABASE = "treewarden.db"
 LOCK = "treewarden.lock"
 
@@ -109,17 +113,49 @@ def written(value: object, config_file: Path) -> Path | None:
     return config_file.absolute().parent / value
 
 
+class Unanswered(PosixPath):
+    """A path on a file system that hangs: its links, and what is there, are not known."""
+
+
+def resolved(paths: Sequence[Path]) -> list[Path]:
+    """Each without symbolic links; one whose file system hangs is `Unanswered`, and as written.
+
+    One thread asks for all. Where it hangs, the others have one each: four seconds at most.
+    """
+    found: list[Path] = [Unanswered(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - as written
+    asked = [*found]
+
+    def ask(numbers: Iterable[int]) -> None:
+        for number in numbers:
+            found[number] = Path(os.path.realpath(paths[number]))
+
+    try:
+        within(ANSWER_SECONDS, partial(ask, range(len(paths))))
+    except TimeoutError:
+        left = [number for number, path in enumerate(asked) if found[number] is path]
+        threads = [_begun(partial(ask, (number,))) for number in left[1:]]
+        until = time.monotonic() + ANSWER_SECONDS
+        for thread in threads:
+            thread.join(max(until - time.monotonic(), 0.0))
+    return found[:]
+
+
 def within(seconds: float, call: Callable[[], None]) -> None:
     """Call what asks a file system, which may hang: then its thread is left behind.
 
     Raises:
         TimeoutError: it has not returned in time.
     """
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
+    thread = _begun(call)
     thread.join(seconds)
     if thread.is_alive():
         raise TimeoutError
+
+
+def _begun(call: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    return thread
 
 
 def _default_state() -> Path:

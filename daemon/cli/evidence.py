@@ -27,6 +27,7 @@ from daemon.engine.sight import is_closed
 from daemon.engine.standing import Standing, heard
 from daemon.engine.waiting import speaks_for, waits_for
 from daemon.errors import ConfigError
+from daemon.locate import ANSWER_SECONDS, within
 from daemon.store.holder import holder_pid
 from daemon.store.inspect import Inspection
 
@@ -128,9 +129,18 @@ def _frozen(inspection: Inspection, watch: str) -> str | None:
 
 def _look(root: bytes, key: Key) -> Look:
     """What stands at the path; where the root is away nothing is absent."""
-    found = find_root(root)
-    here = found if isinstance(found, RootId) else None
-    return look_at(Question(root + b"/" + key.path, here))
+    found: list[Look] = []
+
+    def ask() -> None:
+        there = find_root(root)
+        here = there if isinstance(there, RootId) else None
+        found.append(look_at(Question(root + b"/" + key.path, here)))
+
+    try:
+        within(ANSWER_SECONDS, ask)
+    except TimeoutError:
+        return Look("error", error="its file system does not answer")
+    return found[0]
 
 
 def _conditions(

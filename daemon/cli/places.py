@@ -35,9 +35,9 @@ def find_place(config: Path) -> Place:
     raw = locate.read_toml(config)
     folder = config.absolute().parent
     watches = [watch for watch in _tables(raw.get("watch")) if _is_named(watch)]
-    roots = {
-        watch["name"]: os.fsencode(os.path.realpath(folder / watch["path"])) for watch in watches
-    }
+    names = [watch["name"] for watch in watches]
+    paths = locate.resolved([folder / watch["path"] for watch in watches])
+    roots = dict(zip(names, map(os.fsencode, paths), strict=True))
     steps = {watch["name"]: _step_names(watch) for watch in watches}
     return Place(locate.state_dir(raw, config), roots, steps)
 
@@ -98,4 +98,5 @@ def _keys_at(place: Place, watches: Iterable[str], path: str) -> list[Key]:
 def _spellings(path: str) -> set[bytes]:
     """As written, and past links above it: the file may be gone, so its own name is kept."""
     folder, name = os.path.split(os.path.normpath(path))
-    return {os.fsencode(Path(folder, name)), os.fsencode(Path(os.path.realpath(folder), name))}
+    (past_links,) = locate.resolved([Path(folder)])
+    return {os.fsencode(Path(folder, name)), os.fsencode(Path(past_links, name))}

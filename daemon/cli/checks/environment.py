@@ -22,12 +22,11 @@ from daemon.cli.checks.programs import examine_program, examine_worker
 from daemon.config import Config, Watch
 from daemon.config_address import Address
 from daemon.config_after import After, base_of
-from daemon.config_places import ANSWER_SECONDS
 from daemon.config_steps import CommandStep, FunctionStep, HttpStep, WorkerStep
 from daemon.core.removals import Mark, read_mark
 from daemon.engine.filesystems import file_system_of, is_remote, mount_of, must_poll
 from daemon.errors import StoreError
-from daemon.locate import DATABASE, within
+from daemon.locate import ANSWER_SECONDS, DATABASE, Unanswered, within
 from daemon.store.holder import holder_pid
 from daemon.store.inspect import inspect
 
@@ -94,6 +93,8 @@ def _metrics(address: Address, state_dir: Path) -> Iterator[Finding]:
 
 def _watch(watch: Watch) -> Iterator[Finding]:
     yield _root(watch)
+    if isinstance(watch.path, Unanswered):
+        return
     yield _file_system(watch)
     for step in (*watch.step, *watch.removed):
         if isinstance(step, CommandStep):
@@ -162,6 +163,9 @@ def _posting(what: str, step: HttpStep) -> Iterator[Finding]:
 
 def _root(watch: Watch) -> Finding:
     what = f"{watch.name}.path"
+    if isinstance(watch.path, Unanswered):
+        detail = f"{quoted(watch.path)} does not answer: its files wait until it does"
+        return Finding("error", what, detail, "see to its file system, or to the server behind it")
     if not watch.path.exists():  # then it has create = true, or the configuration was refused
         return examine_writable(what, watch.path)
     if not may(watch.path, os.R_OK | os.X_OK):
@@ -195,7 +199,8 @@ def _settling(watch: Watch, kind: str) -> str:
 
 
 def _trees(config: Config) -> Iterator[Finding]:
-    extents = {w.name: extent_of(w.root) for w in config.watch if w.path.exists()}
+    answering = [watch for watch in config.watch if not isinstance(watch.path, Unanswered)]
+    extents = {watch.name: extent_of(watch.root) for watch in answering if watch.path.exists()}
     for name, extent in extents.items():
         yield examine_extent(name, extent)
     hinted = [w for w in config.watch if w.name in extents and not _polled(w)]
