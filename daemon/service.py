@@ -25,10 +25,10 @@ from daemon.engine.snapshots import Bulletin, Snapshots
 from daemon.engine.trees import Tree
 from daemon.engine.tuning import tune_process
 from daemon.engine.turn import turn
-from daemon.engine.worker import Worker
 from daemon.errors import StoreLost
 from daemon.handlers.opening import handler_of
 from daemon.handlers.record import Record
+from daemon.ops.folders import make_folders
 from daemon.ops.lockfile import hold_state_dir
 from daemon.ops.signals import stopped_by_signals
 from daemon.ops.systemd import Notifier, feed_watchdog
@@ -40,7 +40,7 @@ from daemon.sources.requests import Requests
 from daemon.sources.roots import Roots
 from daemon.store import Store
 from daemon.store.opening import open_store
-from daemon.store.spool import folder_of, make_folder
+from daemon.store.spool import folder_of
 
 # A log whose reader stalls, or a database that is away, may hold up the stop for so long.
 FLUSH_SECONDS = 5.0
@@ -50,6 +50,7 @@ STORE_CHECK_SECONDS = 5.0
 PATIENCE_SECONDS = 30.0
 # After the drain: handlers that ignore TERM, the last commits, the last lines.
 STOP_SECONDS = 60.0
+Listed = Callable[[], None]
 
 
 class Service:
@@ -102,7 +103,6 @@ class Service:
             for tree in self.trees.values()
             if (move := tree.watch.on_quarantine)
         ]
-        self._disk = Worker("filesystems")
         self._lost: StoreLost | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -163,7 +163,7 @@ class Service:
         self._record.close()
         await self.scanner.close()
         await self.roots.close()
-        await self._disk.close()
+        await asyncio.gather(*(tree.disk.close() for tree in self.trees.values()))
 
     async def _serve(self) -> None:
         """Everything that brings work in, or begins it."""
@@ -193,8 +193,8 @@ class Service:
             tasks.create_task(self._check_store())
             tasks.create_task(feed_watchdog(self._notifier, self._store.ping))
             patience = tasks.create_task(self._ask_for_patience())
-            watching = (self._watch(tree, tasks, listed[tree.name]) for tree in self.trees.values())
-            await asyncio.gather(*[tasks.create_task(each) for each in watching])
+            begun = (self._begin(tree, tasks, listed[tree.name]) for tree in self.trees.values())
+            await asyncio.gather(*begun)
             patience.cancel()
             self._journal.daemon("ready", watches=len(self.trees))
             self._notifier.ready()
@@ -225,11 +225,17 @@ class Service:
                 tree.adopt_before = mark.first_seen
         await self.roots.begin()
 
-    async def _watch(
-        self, tree: Tree, tasks: asyncio.TaskGroup, listed: Callable[[], None]
-    ) -> None:
+    async def _begin(self, tree: Tree, tasks: asyncio.TaskGroup, listed: Listed) -> None:
+        """Have a tree watched, and wait for its first scan, unless its disk does not answer."""
+        scanned = tasks.create_task(self._watch(tree, tasks, listed))
+        silent = tasks.create_task(tree.silent.wait())
+        await asyncio.wait({scanned, silent}, return_when=asyncio.FIRST_COMPLETED)
+        silent.cancel()
+
+    async def _watch(self, tree: Tree, tasks: asyncio.TaskGroup, listed: Listed) -> None:
         """Watch a tree, and only then scan it: what changes in between is seen by the watcher."""
-        polled = tree.remote = await self._disk.run(partial(must_poll, tree.watch.mode, tree.root))
+        ask = partial(must_poll, tree.watch.mode, tree.root)
+        polled = tree.remote = await tree.disk.scan.run(ask)
         hints = Hints(
             tree,
             self.inbox,
@@ -241,15 +247,16 @@ class Service:
         tasks.create_task(hints.run())
         async with self.scanner.reading_ahead(tree):
             await hints.watching.wait()
-        await self.reconciler.reconcile(tree, "start", listed)
-        if tree.adopt_before:
+        counts = await self.reconciler.reconcile(tree, "start", listed)
+        # Without its root nothing was adopted, which may still be there when that is back.
+        if tree.adopt_before and counts.directories:
             tasks.create_task(self._finish_adoption(tree))
         tasks.create_task(self.reconciler.run(tree))
 
     async def _finish_adoption(self, tree: Tree) -> None:
         """Once what the first scan found is on record, an old file is as new as any other."""
         await self.inbox.unseen.over(tree.name)
-        await self.inbox.idle()
+        await self.inbox.idle(tree.name)
         await self.ledger.insist("write", partial(self._store.mark_adopted, tree.name))
         tree.adopt_before = 0
 
@@ -272,7 +279,7 @@ async def serve(config: Config) -> None:
         OSError: a folder or the log cannot be made.
     """
     tune_process()
-    _make_folders(config)
+    make_folders(config)
     async with AsyncExitStack() as stack:
         stack.enter_context(hold_state_dir(config.daemon.state_dir))
         opened = open_store(config.daemon.store, config.daemon.state_dir)
@@ -290,11 +297,3 @@ async def serve(config: Config) -> None:
             await stack.enter_async_context(http.serve(config.metrics.listen, answers))
         stack.enter_context(stopped_by_signals(service.stop))
         await service.run()
-
-
-def _make_folders(config: Config) -> None:
-    config.daemon.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-    make_folder(config.daemon.state_dir)
-    for watch in config.watch:
-        if watch.create:
-            watch.path.mkdir(parents=True, exist_ok=True)

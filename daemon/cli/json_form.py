@@ -98,6 +98,7 @@ def _detection_json(detection: Detection | None) -> dict[str, Any] | None:
         "reason": detection.reason,
         "latency_ms": None if latency is None else latency / 1000,
         "directories": detection.directories,
+        "silent_since": _time(detection.silent_since),
         "overflows": detection.overflows,
         "restarts": detection.restarts,
         "missed": detection.missed_ever,

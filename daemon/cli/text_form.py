@@ -43,7 +43,7 @@ def of_status(status: Status, now: int) -> Iterator[str]:
     if steps := [cells for watch in status.watches for cells in _step_cells(watch, status, now)]:
         yield ""
         yield from _table([["watch", "step", "waiting", "running", "state"], *steps])
-    if notes := [*_notes(status), *_survivors(status, now)]:
+    if notes := [*_notes(status, now), *_survivors(status, now)]:
         yield ""
         yield from _table(notes)
 
@@ -86,13 +86,13 @@ def shortened(error: str | None) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
-def _notes(status: Status) -> Iterator[list[str]]:
+def _notes(status: Status, now: int) -> Iterator[list[str]]:
     """What is worth a line: how a watch sees its changes, and what is amiss with that."""
     for watch in status.watches:
         detection = watch.detection
         if detection is None:
             continue
-        if status.pid is not None and (told := ", ".join(_watching(detection))):
+        if status.pid is not None and (told := ", ".join(_watching(detection, now))):
             yield [shown(watch.name), told]
         if detection.frozen is not None:
             yield [shown(watch.name), _frozen(status, watch.name, detection)]
@@ -110,7 +110,9 @@ def _survivors(status: Status, now: int) -> Iterator[list[str]]:
                 yield [shown(watch.name), f"{who} {told}, and {manner}"]
 
 
-def _watching(detection: Detection) -> Iterator[str]:
+def _watching(detection: Detection, now: int) -> Iterator[str]:
+    if (since := detection.silent_since) is not None:
+        yield f"no answer from its file system for {span(seconds_since(since, now))}"
     if detection.mode != "inotify":
         how = "polled" if detection.mode == "polled" else "watched in part, the rest polled"
         yield f"{how} ({shown(detection.reason)})" if detection.reason else how

@@ -7,7 +7,7 @@ from functools import partial
 
 from daemon.core.manifest import MAX_BYTES, Fault
 from daemon.core.model import Fingerprint, Key
-from daemon.engine.digests import Digests
+from daemon.engine.line import NoAnswer
 from daemon.engine.signs import Members, manifests, parse, upwards
 from daemon.engine.trees import Tree
 from daemon.engine.worker import Worker
@@ -47,9 +47,8 @@ class Listing:
 class Catalog:
     """Lists and reads manifests, in threads."""
 
-    def __init__(self, digests: Digests) -> None:
-        self._digests = digests
-        self._disk = Worker("manifests")
+    def __init__(self) -> None:
+        self._parser = Worker("manifests")
         self._listings: OrderedDict[Key, Listing] = OrderedDict()
         # What was heard of a directory while it is listed: the listing may have come past it.
         self._meanwhile: dict[Key, dict[bytes, Fingerprint | None]] = {}
@@ -58,7 +57,7 @@ class Catalog:
 
     async def close(self) -> None:
         """End the thread."""
-        await self._disk.close()
+        await self._parser.close()
 
     def note(self, key: Key, seen: Fingerprint | None) -> None:
         """A manifest is there, or is there no more."""
@@ -87,10 +86,10 @@ class Catalog:
         if known == seen:
             self._read.move_to_end(key)
             return members
-        content = await self._digests.content(tree.absolute(path), seen, MAX_BYTES + 1)
+        content = await tree.disk.digests.content(tree.absolute(path), seen, MAX_BYTES + 1)
         if content is None:
             return None
-        parsed = await self._disk.run(partial(parse, tree, path, content))
+        parsed = await self._parser.run(partial(parse, tree, path, content))
         self._keep(key, seen, parsed)
         return parsed
 
@@ -98,7 +97,10 @@ class Catalog:
         key, now = Key(tree.name, directory), asyncio.get_running_loop().time()
         listing = self._listings.get(key)
         if listing is None or now > listing.at + LISTED_SECONDS:
-            listing = self._listings[key] = await self._list(tree, directory, now)
+            try:
+                listing = self._listings[key] = await self._list(tree, directory, now)
+            except NoAnswer:
+                return listing or Listing(now, {})
         self._listings.move_to_end(key)
         if len(self._listings) > LISTINGS:
             self._listings.popitem(last=False)
@@ -107,8 +109,9 @@ class Catalog:
     async def _list(self, tree: Tree, directory: bytes, now: float) -> Listing:
         key = Key(tree.name, directory)
         meanwhile = self._meanwhile.setdefault(key, {})
+        list_directory = partial(manifests, tree, directory)
         try:
-            listing = Listing(now, await self._disk.run(partial(manifests, tree, directory)))
+            listing = Listing(now, await tree.disk.looks.run(list_directory))
         finally:
             self._meanwhile.pop(key, None)
         for path, seen in meanwhile.items():

@@ -5,16 +5,17 @@ at again, and it counts only if the file is still the one that was read.
 """
 
 import asyncio
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from daemon.core.model import Fingerprint, Key, Row, Trigger
-from daemon.engine.digests import LARGE, Digests
+from daemon.engine.digests import LARGE
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
+from daemon.engine.line import NoAnswer
 from daemon.engine.trees import Tree
 from daemon.engine.turns import Turn
 from daemon.errors import SHORTAGE
@@ -47,7 +48,7 @@ class Reading(NamedTuple):
 
 
 class Lane:
-    """What waits for one of the threads."""
+    """What waits for one of the threads of a tree."""
 
     def __init__(self) -> None:
         self.waiting: deque[Reading] = deque()
@@ -57,12 +58,19 @@ class Lane:
 class Contents:
     """Computes digests, one at a time a file, and remembers them."""
 
-    def __init__(self, inbox: Inbox, journal: Journal, attempt_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        trees: Mapping[str, Tree],
+        inbox: Inbox,
+        journal: Journal,
+        attempt_id: Callable[[], str],
+    ) -> None:
+        self._trees = trees
         self._inbox = inbox
         self._journal = journal
         self._attempt_id = attempt_id
-        self.digests = Digests()
-        self._small, self._large = Lane(), Lane()
+        # By watch, and whether it is for large files.
+        self._lanes: defaultdict[tuple[str, bool], Lane] = defaultdict(Lane)
         self._under_way: set[Key] = set()
         self._in_tree: Counter[str] = Counter()
         self._known: OrderedDict[Key, tuple[Fingerprint | None, str]] = OrderedDict()
@@ -87,7 +95,7 @@ class Contents:
                 self._inbox.request_scan(Key(key.watch, b""), "burst")
             return
         self._under_way.add(key)
-        self._inbox.hold()
+        self._inbox.hold(key.watch)
         self._count(turn.tree, 1)
         stood, adopted = turn.look.quiet, turn.facts.adopted
         self._read(Reading(turn.tree, turn.trigger, turn.row, seen, stood, adopted))
@@ -95,15 +103,16 @@ class Contents:
     async def close(self) -> None:
         """Stop reading, and forget what waits: the next start finds it again."""
         self._closing = True
-        await self.digests.close()
+        await asyncio.gather(*(tree.disk.digests.close() for tree in self._trees.values()))
         for task in self._readers:
             task.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
-        self._inbox.finished(len(self._under_way))
+        for key in self._under_way:
+            self._inbox.let_go(key.watch)
         self._under_way.clear()
 
     def _read(self, reading: Reading) -> None:
-        lane = self._large if reading.seen.size > LARGE else self._small
+        lane = self._lanes[reading.tree.name, reading.seen.size > LARGE]
         lane.waiting.append(reading)
         if lane.readers < AHEAD:
             lane.readers += 1
@@ -120,7 +129,10 @@ class Contents:
         path = reading.tree.absolute(reading.trigger.key.path)
         digest: str | None
         try:
-            digest = await self.digests.of(path, reading.seen)
+            digest = await reading.tree.disk.digests.of(path, reading.seen)
+        except NoAnswer:
+            # The look that follows will have none either, and is made again when it may.
+            digest = None
         except OSError as error:
             if error.errno in SHORTAGE:
                 asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._read_again, reading)
@@ -145,7 +157,7 @@ class Contents:
         if digest is not None:
             self._remember(trigger.key, reading.seen if digest else None, digest)
         self._inbox.put(_look_again(reading, digest))
-        self._inbox.finished()
+        self._inbox.let_go(trigger.key.watch)
 
     def _remember(self, key: Key, seen: Fingerprint | None, digest: str) -> None:
         self._known[key] = (seen, digest)

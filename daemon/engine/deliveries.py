@@ -18,10 +18,10 @@ from daemon.core.settle import SETTLED, Look, look_again_at
 from daemon.core.texts import path_fields, shown
 from daemon.engine.catalog import Catalog
 from daemon.engine.clock import now_us
-from daemon.engine.digests import Digests
 from daemon.engine.disk import Question
 from daemon.engine.evidence import Evidence
 from daemon.engine.journal import Journal
+from daemon.engine.line import NoAnswer
 from daemon.engine.locks import LockMap, Slot
 from daemon.engine.signs import Members
 from daemon.engine.slices import slices
@@ -77,16 +77,14 @@ class Deliveries:
         journal: Journal,
         locks: LockMap,
         evidence: Evidence,
-        digests: Digests,
         settle: Settle,
     ) -> None:
         """`settle` commits, in one transaction, what it is given."""
         self._journal = journal
         self._locks = locks
         self._evidence = evidence
-        self._digests = digests
         self._settle = settle
-        self.catalog = Catalog(digests)
+        self.catalog = Catalog()
         self._verified: OrderedDict[Key, tuple[Fingerprint, Checksum]] = OrderedDict()
         self._said: OrderedDict[tuple[Key, Fingerprint, str], None] = OrderedDict()
 
@@ -110,6 +108,8 @@ class Deliveries:
         tree, path, seen, _ = delivery
         try:
             members = await self.catalog.read(tree, path, seen)
+        except NoAnswer:
+            return None
         except OSError as error:
             if error.errno in SHORTAGE:
                 return None
@@ -158,7 +158,7 @@ class Deliveries:
         absolute = tree.absolute(path)
         own_clock = not tree.remote
         question = Question(absolute, tree.root_id, tree.quiet, tree.probe, stood, own_clock)
-        (look,) = await self._evidence.look([question])
+        (look,) = await self._evidence.look(tree, [question])
         return look
 
     async def _unfit(self, delivery: Delivery, turns: Sequence[Turn]) -> Verdict | None:
@@ -198,9 +198,9 @@ class Deliveries:
             return checksum is None
         name = f"line {member.line}: '{shown(member.path)}'"
         try:
-            holds = await self._holds(delivery.tree.absolute(member.path), seen, checksum)
+            holds = await _holds(delivery.tree, member.path, seen, checksum)
         except OSError as error:
-            if error.errno not in SHORTAGE:
+            if error.errno not in SHORTAGE and not isinstance(error, NoAnswer):
                 self._complain(delivery, f"{name} cannot be read: {error.strerror}", seen)
             return False
         if holds is False:
@@ -210,14 +210,6 @@ class Deliveries:
             if len(self._verified) > VERIFIED:
                 self._verified.popitem(last=False)
         return bool(holds)
-
-    async def _holds(self, path: bytes, seen: Fingerprint, checksum: Checksum) -> bool | None:
-        """Whether it is that of the file that was seen; None where that is another by now."""
-        for algorithm in checksum.algorithms:
-            digest = await self._digests.of(path, seen, algorithm)
-            if digest is None or digest == checksum.digest:
-                return None if digest is None else True
-        return False
 
     def _complain(self, delivery: Delivery, fault: str, seen: Fingerprint) -> None:
         """Once for each fault of what the file that is at fault is now."""
@@ -235,6 +227,15 @@ class Deliveries:
             reason="a manifest does not hold, and its files do not settle",
             error=fault,
         )
+
+
+async def _holds(tree: Tree, path: bytes, seen: Fingerprint, checksum: Checksum) -> bool | None:
+    """Whether it is that of the file that was seen; None where that is another by now."""
+    for algorithm in checksum.algorithms:
+        digest = await tree.disk.digests.of(tree.absolute(path), seen, algorithm)
+        if digest is None or digest == checksum.digest:
+            return None if digest is None else True
+    return False
 
 
 async def _turns(

@@ -16,6 +16,7 @@ class Detection(Struct):
     is polled; `reason` says why. `latency_us`: the canary's last round trip. `directories`: as of
     the last scan of the whole tree. `missed`: files that scans found and the watcher had not told
     of, by cause, since the last line that said so; `missed_ever` since the daemon started.
+    `silent_since`: when its disk ceased to answer, in microseconds of the epoch, if it did.
     `frozen`: why removals wait; None while they do not. `frozen_missing`: how many files at least.
     """
 
@@ -27,6 +28,7 @@ class Detection(Struct):
     restarts: int = 0
     missed: Counter[str] = field(default_factory=Counter)
     missed_ever: Counter[str] = field(default_factory=Counter)
+    silent_since: int | None = None
     frozen: str | None = None
     frozen_missing: int | None = None
 

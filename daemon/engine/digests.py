@@ -11,19 +11,21 @@ from threading import Event
 from typing import TypeVar
 
 from daemon.core.model import Fingerprint
+from daemon.engine.line import Line
 from daemon.engine.reading import CONTENT, feed, new_hash
-from daemon.engine.worker import Worker
 
 LARGE = 64 * 1024 * 1024
+# A mebibyte may come over a slow line. Nobody is held up meanwhile but files of the same tree.
+ANSWER_SECONDS = 30.0
 Answer = TypeVar("Answer")
 
 
 class Digests:
-    """Two threads that read: one for large files, one for all others."""
+    """Two threads that read a tree: one for large files, one for all others."""
 
-    def __init__(self) -> None:
-        self._small = Worker("digest")
-        self._large = Worker("digest-large")
+    def __init__(self, name: str = "") -> None:
+        self._small = Line(f"digest-{name}", ANSWER_SECONDS)
+        self._large = Line(f"digests-{name}", ANSWER_SECONDS)
         self._closed = False
 
     async def of(self, path: bytes, seen: Fingerprint, algorithm: str = CONTENT) -> str | None:
@@ -33,7 +35,7 @@ class Digests:
         manifest's and gives the plain digits. After `close`, and when that cuts it short: None.
 
         Raises:
-            OSError: the kernel refuses to open it, or to read on.
+            OSError: the kernel refuses to open it, or to read on; `NoAnswer`: it does not answer.
         """
         hashed = new_hash(algorithm)
 
@@ -63,9 +65,14 @@ class Digests:
         if self._closed:
             return None
         given_up = Event()
-        worker = self._large if seen.size > LARGE else self._small
+        line = self._large if seen.size > LARGE else self._small
+
+        def wanted() -> bool:
+            line.go_on()
+            return not (self._closed or given_up.is_set())
+
         try:
-            return await worker.run(lambda: work(lambda: not (self._closed or given_up.is_set())))
+            return await line.run(lambda: work(wanted))
         finally:
             # Whoever is cancelled while waiting wants no more of a file that takes minutes.
             given_up.set()

@@ -8,7 +8,7 @@ Nothing here follows a symlink at the last component.
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from daemon.core.markers import is_current
@@ -42,10 +42,19 @@ def fingerprint(st: os.stat_result) -> Fingerprint:
     return Fingerprint._make(numbers_of(st))
 
 
-def look_at_all(questions: Sequence[Question]) -> list[Look]:
-    """One look each. Blocks; raises nothing: what the kernel refuses is part of the answer."""
+def look_at_all(
+    questions: Sequence[Question], go_on: Callable[[], object] = lambda: None
+) -> list[Look]:
+    """One look each. Blocks; raises nothing: what the kernel refuses is part of the answer.
+
+    `go_on` is called after each of them.
+    """
     folders: dict[bytes, bool] = {}
-    return [look_at(question, folders) for question in questions]
+    looks = []
+    for question in questions:
+        looks.append(look_at(question, folders))
+        go_on()
+    return looks
 
 
 def look_at(question: Question, folders: dict[bytes, bool] | None = None) -> Look:

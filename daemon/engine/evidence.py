@@ -7,13 +7,13 @@ from daemon.core.model import Row
 from daemon.core.settle import Look
 from daemon.engine.batching import Batcher
 from daemon.engine.contents import Contents
-from daemon.engine.disk import Question, look_at_all
+from daemon.engine.disk import Question
 from daemon.engine.ledger import Ledger
+from daemon.engine.line import NoAnswer
 from daemon.engine.loops import Loops
 from daemon.engine.renames import Origin, Renames
 from daemon.engine.trees import Tree
 from daemon.engine.turns import Turn
-from daemon.engine.worker import Worker
 
 
 class Evidence:
@@ -25,19 +25,17 @@ class Evidence:
     def __init__(self, trees: Mapping[str, Tree], ledger: Ledger, contents: Contents) -> None:
         self._ledger = ledger
         self._contents = contents
-        self._disk = Worker("disk")
-        self._looks: Batcher[Question, Look] = Batcher(
-            lambda questions: self._disk.run(lambda: look_at_all(questions))
-        )
+        self._looks: dict[str, Batcher[Question, Look]] = {
+            name: Batcher(tree.disk.look) for name, tree in trees.items()
+        }
         self.loops = Loops(ledger)
-        self.renames = Renames(trees, ledger, self._disk)
-
-    async def close(self) -> None:
-        """End the thread that looks."""
-        await self._disk.close()
+        self.renames = Renames(trees, ledger)
 
     async def gather(self, turns: Sequence[Turn]) -> Sequence[Turn]:
-        """Complete the turns; those are left out whose row is not the one that was meant."""
+        """Complete the turns, all of one tree; those are left out whose row was not the one meant.
+
+        No other tree has to wait for its disk.
+        """
         current = await self._load(turns)
         # What is adopted as it was found stands where it stood before the watch began, for a rename
         # sets ctime. That of a folder does not, and its files are not taken as found. An insert
@@ -50,9 +48,9 @@ class Evidence:
                 self._contents.want(turn)
         return current
 
-    async def look(self, questions: Sequence[Question]) -> Sequence[Look]:
-        """What stands at some paths now, asked together with whatever else is asked."""
-        return await self._looks.ask(questions)
+    async def look(self, tree: Tree, questions: Sequence[Question]) -> Sequence[Look]:
+        """What stands at some paths now, asked together with whatever else is asked of the tree."""
+        return await self._looks[tree.name].ask(questions)
 
     async def _load(self, turns: Sequence[Turn]) -> Sequence[Turn]:
         unknown = [turn for turn in turns if turn.slot.row is None]
@@ -90,7 +88,8 @@ class Evidence:
                 turn.look = Look("file", turn.trigger.found)
             else:
                 ask.append(turn)
-        looks = await self._looks.ask([turn.question() for turn in ask]) if ask else ()
+        questions = [turn.question() for turn in ask]
+        looks = await self.look(ask[0].tree, questions) if ask else ()
         for turn, look in zip(ask, looks, strict=True):
             turn.look = look
             if look.kind == "error" and turn.trigger.event in OUTCOMES:
@@ -105,8 +104,13 @@ class Evidence:
         return ask
 
     async def _find_origins(self, turns: Sequence[Turn]) -> None:
-        strangers = [stranger for turn in turns if (stranger := turn.stranger())]
-        origins = await self.renames.origins(strangers) if strangers else {}
+        strangers = {turn: stranger for turn in turns if (stranger := turn.stranger())}
+        try:
+            origins = await self.renames.origins([*strangers.values()]) if strangers else {}
+        except NoAnswer as error:
+            for turn in strangers:
+                turn.look = Look("error", error=error.strerror)
+            return
         for turn in turns:
             origin = origins.get(turn.key)
             turn.origin = origin if origin is None or origin.sure else self._proven(turn, origin)

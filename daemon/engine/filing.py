@@ -11,6 +11,7 @@ from daemon.core.model import Event, Row, State, Trigger
 from daemon.engine.dispatcher import Dispatcher
 from daemon.engine.inbox import Inbox
 from daemon.engine.ledger import Ledger
+from daemon.engine.line import NoAnswer
 from daemon.engine.trees import Tree
 from daemon.engine.worker import Worker
 from daemon.handlers import Job, relocate
@@ -27,17 +28,19 @@ async def tidy(trees: Iterable[Tree], ledger: Ledger, parts: Parts) -> None:
     Before anything looks at the trees, where they would be missing.
     """
     await _clean(parts)
-    disk = Worker("tidy")
-    try:
-        for tree in trees:
-            states: list[State] = ["processing"]
-            if tree.watch.on_quarantine:
-                states.append("quarantined")
-            for state in states:
-                async for rows in ledger.in_state(state, tree.name):
-                    await disk.run(partial(_restore, tree, rows))
-    finally:
-        await disk.close()
+    for tree in trees:
+        # Those of a tree that hangs are taken from where they are, when it answers.
+        with suppress(NoAnswer):
+            await _tidy(tree, ledger)
+
+
+async def _tidy(tree: Tree, ledger: Ledger) -> None:
+    states: list[State] = ["processing"]
+    if tree.watch.on_quarantine:
+        states.append("quarantined")
+    for state in states:
+        async for rows in ledger.in_state(state, tree.name):
+            await tree.disk.looks.run(partial(_restore, tree, rows))
 
 
 async def _clean(parts: Parts) -> None:
@@ -55,6 +58,7 @@ async def _clean(parts: Parts) -> None:
 
 def _restore(tree: Tree, rows: Iterable[Row]) -> None:
     for row in rows:
+        tree.disk.looks.go_on()
         if row.seen is not None and (row.step == ON_DONE or row.state == "quarantined"):
             with suppress(OSError):  # it is found as what it is called now, and handled
                 relocate.restore(File(tree.root, row.key.path, row.seen))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from daemon.core.model import Key, Trigger
 from daemon.engine.barriers import Barrier, Traffic
+from daemon.engine.suspects import Suspects
 from daemon.engine.unseen import Unseen
 
 # What sources may pile up before they have to wait: a burst must not grow the daemon.
@@ -53,6 +54,9 @@ class Inbox:
         self._idle = asyncio.Event()
         self._idle.set()
         self._unfinished = 0
+        # Of these, by watch, what somebody keeps back; set when there is nothing else.
+        self._held: Counter[str] = Counter()
+        self._only_held = asyncio.Event()
         # The paths of what waits in bundles, and of all that was taken and is not finished.
         self._busy: set[Key] = set()
         self.traffic = Traffic(3)
@@ -61,10 +65,9 @@ class Inbox:
         # By watch, the number of those that wait, and of those that were given out last.
         self._asked: dict[str, int] = {}
         self._given: dict[str, int] = {}
-        # Above 0 while scans list, or are about to.
-        self.scanning = 0
-        self._suspects: OrderedDict[Key, None] = OrderedDict()
-        self._suspected = asyncio.Event()
+        # By watch, above 0 while scans list, or are about to.
+        self.scanning: Counter[str] = Counter()
+        self.suspects = Suspects()
         self.unseen = Unseen(self.put, self.request_scan)
 
     def __len__(self) -> int:
@@ -141,10 +144,16 @@ class Inbox:
         left[_LOOKS] += wanted
         return taken + [looks.popitem(last=False)[1] for _ in range(wanted)]
 
-    def hold(self) -> None:
-        """Somebody keeps a trigger back: it counts as unfinished until it is `put` or dropped."""
+    def hold(self, watch: str) -> None:
+        """Somebody keeps a trigger back: it counts as unfinished until it is let go."""
         self._unfinished += 1
+        self._held[watch] += 1
         self._idle.clear()
+
+    def let_go(self, watch: str, count: int = 1) -> None:
+        """So many were put in, or dropped."""
+        self._held[watch] -= count
+        self._finished(count)
 
     def finished_all(self, triggers: Sequence[Trigger]) -> None:
         """The work of these, which were taken together, is done."""
@@ -153,18 +162,18 @@ class Inbox:
         if isinstance(triggers, Bundle):
             self._bundles_left[triggers[0].key.watch] -= 1
         self._group_over.set()
-        self.finished(len(triggers))
+        self._finished(len(triggers))
 
-    def finished(self, count: int = 1) -> None:
-        """The work of so many triggers is done, which were held."""
+    def _finished(self, count: int) -> None:
         self._unfinished -= count
         if self._unfinished == 0:
             self._idle.set()
+        if self._unfinished <= self._held.total():
+            self._only_held.set()
 
-    @property
-    def calm(self) -> bool:
+    def calm(self, watch: str) -> bool:
         """No look waits, and no scan: what could explain something missing has been looked at."""
-        return not self._looks and not self._scans and not self.scanning
+        return not self._looks and watch not in self._asked and not self.scanning[watch]
 
     def barrier(self, watch: str | None = None) -> Barrier:
         """What is passed when all has arrived that is on its way now.
@@ -180,9 +189,14 @@ class Inbox:
             self._group_over.clear()
             await self._group_over.wait()
 
-    async def idle(self) -> None:
-        """Wait until every trigger that was put in is finished."""
-        await self._idle.wait()
+    async def idle(self, watch: str | None = None) -> None:
+        """Wait until all is finished; with a watch, but for what is kept back of others."""
+        if watch is None:
+            await self._idle.wait()
+            return
+        while self._unfinished > self._held.total() - self._held[watch]:
+            self._only_held.clear()
+            await self._only_held.wait()
 
     async def unbundled_for(self, watch: str, seconds: float) -> None:
         """Wait until what scans of a watch found new is on record, but no longer than this."""
@@ -193,23 +207,23 @@ class Inbox:
                     await self._group_over.wait()
 
     def finds(self, watch: str) -> bool:
-        """Whether scans may still put in files of a watch that they have seen a while ago."""
-        return self.scanning > 0 or self._bundles_left[watch] > 0
+        """Whether scans may yet put in files of a watch that they saw a while ago."""
+        return self.scanning[watch] > 0 or self._bundles_left[watch] > 0
 
-    async def idle_for(self, seconds: float) -> None:
+    async def idle_for(self, watch: str, seconds: float) -> None:
         """Wait until every trigger is finished, but no longer than this."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._idle.wait()
+                await self.idle(watch)
 
-    async def quiet_for(self, seconds: float) -> bool:
+    async def quiet_for(self, watch: str, seconds: float) -> bool:
         """Wait until all is finished that could explain something missing; False after so long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._idle.wait()
-                while not self.calm:
+                await self.idle(watch)
+                while not self.calm(watch):
                     await asyncio.sleep(CALM_SECONDS)
-                    await self._idle.wait()
+                    await self.idle(watch)
                 return True
         return False
 
@@ -232,16 +246,26 @@ class Inbox:
         """Somebody has spoken of this path, and what came of it need not be on record yet."""
         return key in self._looks or key in self._busy
 
-    async def next_scans(self) -> list[ScanRequest]:
-        """All subtrees to compare, when there are any. What is asked for from now on comes next."""
-        while not self._scans:
+    async def next_scans(self, busy: Collection[str] = ()) -> list[ScanRequest]:
+        """All subtrees to compare, when there are any. What is asked for from now on comes next.
+
+        Those of watches that are `busy` stay, and are merged with others, until `scans_end`.
+        """
+        while not self._asked.keys() - busy:
             self._scans_asked.clear()
             await self._scans_asked.wait()
-        found, self._scans = self._scans, OrderedDict()
-        self._given, self._asked = self._asked, {}
+        self._given = {watch: n for watch, n in self._asked.items() if watch not in busy}
+        found = [ScanRequest(*each) for each in self._scans.items() if each[0].watch not in busy]
+        for key, _ in found:
+            del self._scans[key]
         for watch, asked in self._given.items():
+            del self._asked[watch]
             self.traffic.end(watch, asked)
-        return [ScanRequest(*each) for each in found.items()]
+        return found
+
+    def scans_end(self) -> None:
+        """A watch is not busy any more."""
+        self._scans_asked.set()
 
     def begin(self, watch: str, *, whole: bool = False) -> Callable[[], None]:
         """Somebody puts in much that belongs together; call what is returned when all of it is in.
@@ -255,29 +279,13 @@ class Inbox:
         """A scan of what `next_scans` has just given; call what is returned when it has listed."""
         listed = self.traffic.begin(watch, self._given[watch])
         # One whose turn is still to come explains as much as one that has begun.
-        self.scanning += 1
+        self.scanning[watch] += 1
 
         def end() -> None:
-            self.scanning -= 1
+            self.scanning[watch] -= 1
             listed()
 
         return end
-
-    def suspect(self, key: Key) -> None:
-        """Nothing is at this path, and it has no row: it may have been a folder with rows below.
-
-        Most are not: whoever writes under another name and renames leaves one of these a file.
-        """
-        self._suspects[key] = None
-        self._suspected.set()
-
-    async def suspects(self) -> list[Key]:
-        """All of them, when there are any."""
-        while not self._suspects:
-            self._suspected.clear()
-            await self._suspected.wait()
-        found, self._suspects = list(self._suspects), OrderedDict()
-        return found
 
 
 def _merged(waiting: Trigger, trigger: Trigger) -> Trigger:

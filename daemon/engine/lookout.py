@@ -6,7 +6,7 @@ from collections.abc import Callable
 from queue import Empty
 
 from daemon.engine.worker import Worker
-from daemon.handlers.threads import Task, tell
+from daemon.handlers.threads import Task, Tasks, tell
 
 # A thread that has not come back for so long hangs.
 LATE_SECONDS = 5.0
@@ -32,11 +32,11 @@ class Lookout(Worker):
         """Whether the thread hangs in a call, or in the question."""
         return time.monotonic() - self._back > self.seconds + LATE_SECONDS
 
-    def _next(self, loop: asyncio.AbstractEventLoop) -> Task | None:
+    def _next(self, tasks: Tasks, loop: asyncio.AbstractEventLoop) -> Task | None:
         while True:
             self._back = time.monotonic()
             try:
-                return self._tasks.get(timeout=self.seconds)
+                return tasks.get(timeout=self.seconds)
             except Empty:
                 if self._is_yes():
                     tell(loop, self.due.set)

@@ -11,10 +11,10 @@ from daemon.core.texts import path_fields
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
+from daemon.engine.line import Line, NoAnswer
 from daemon.engine.patience import Patience
 from daemon.engine.signs import UsedUp, remove, subjects
 from daemon.engine.trees import Tree
-from daemon.engine.worker import Worker
 from daemon.errors import StoreUnavailable
 
 # Files of one stem that a marker brings back at once.
@@ -24,16 +24,16 @@ SAID = 1_000
 
 
 class Markers:
-    """Works off, in a task and a thread of its own, what was heard of markers."""
+    """Works off, in a task of its own, what was heard of markers."""
 
     def __init__(self, inbox: Inbox, ledger: Ledger, journal: Journal, patience: Patience) -> None:
         self._inbox = inbox
         self._ledger = ledger
         self._journal = journal
         self._patience = patience
-        self._disk = Worker("markers")
         self._asked: dict[Key, tuple[Tree, str]] = {}
-        self._used_up: dict[Key, UsedUp] = {}
+        # By the name of the tree, and then by the marker.
+        self._used_up: dict[str, tuple[Tree, dict[Key, UsedUp]]] = {}
         self._task: asyncio.Task[None] | None = None
         self._said: set[Key] = set()
 
@@ -50,26 +50,26 @@ class Markers:
             self._patience.wait(trigger)
         if trigger.key not in self._asked:
             self._asked[trigger.key] = (tree, trigger.cause)
-            self._begin()
+            self._begin(tree)
 
     def use_up(self, tree: Tree, path: bytes, marker: Fingerprint) -> None:
         """A file has settled with its marker, which has done its duty."""
         if tree.marker is None:
             return
         used = UsedUp(tree, tree.marker.marker_of(path), marker)
-        if used.key not in self._used_up:
-            self._used_up[used.key] = used
-            self._begin()
+        _, markers = self._used_up.setdefault(tree.name, (tree, {}))
+        if used.key not in markers:
+            markers[used.key] = used
+            self._begin(tree)
 
     async def close(self) -> None:
-        """End the task and the thread. Markers that are left are found again."""
+        """End the task. Markers that are left are found again."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        await self._disk.close()
 
-    def _begin(self) -> None:
-        self._inbox.hold()
+    def _begin(self, tree: Tree) -> None:
+        self._inbox.hold(tree.name)
         if self._task is None:
             self._task = asyncio.create_task(self._work())
 
@@ -87,9 +87,15 @@ class Markers:
             # While the daemon stops the database may be away: the next start finds them.
             with suppress(StoreUnavailable):
                 await self._ask(asked)
-                await self._remove(list(used_up.values()))
+                for tree, markers in used_up.values():
+                    # Those of a disk that hangs are found again by the scan after it.
+                    with suppress(NoAnswer):
+                        await self._remove(tree.disk.looks, list(markers.values()))
         finally:
-            self._inbox.finished(len(asked) + len(used_up))
+            for key in asked:
+                self._inbox.let_go(key.watch)
+            for tree, markers in used_up.values():
+                self._inbox.let_go(tree.name, len(markers))
 
     async def _ask(self, markers: Mapping[Key, tuple[Tree, str]]) -> None:
         for key, (tree, cause) in markers.items():
@@ -114,17 +120,17 @@ class Markers:
         if not tree.is_sign(path):
             self._inbox.put(Trigger(Key(tree.name, path), "look", cause))
 
-    async def _remove(self, markers: Sequence[UsedUp]) -> None:
+    async def _remove(self, disk: Line, markers: Sequence[UsedUp]) -> None:
         used_up = [marker for marker in markers if not _is_shared(marker)]
         if shared := [marker for marker in markers if _is_shared(marker)]:
-            used_up += await self._no_longer_needed(shared)
-        refused = await self._disk.run(partial(remove, used_up)) if used_up else []
+            used_up += await self._no_longer_needed(disk, shared)
+        refused = await disk.run(partial(remove, used_up)) if used_up else []
         for marker, error in refused:
             self._cannot_remove(marker, error)
 
-    async def _no_longer_needed(self, markers: Sequence[UsedUp]) -> list[UsedUp]:
+    async def _no_longer_needed(self, disk: Line, markers: Sequence[UsedUp]) -> list[UsedUp]:
         """Those of whose stem every file that is there has settled, as what it is now."""
-        files = await self._disk.run(partial(subjects, markers))
+        files = await disk.run(partial(subjects, markers))
         used_up = []
         for marker in markers:
             there = files[marker.key]

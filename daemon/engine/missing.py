@@ -8,7 +8,6 @@ from daemon.engine.ledger import Ledger
 from daemon.engine.scanning import missing_in, vanished
 from daemon.engine.trees import Tree
 from daemon.engine.walking import read_rows, taken
-from daemon.engine.worker import Worker
 
 # Paths in memory that are missing.
 KEPT = 50_000
@@ -17,18 +16,17 @@ KEPT = 50_000
 class Missing:
     """Asks the disk for the files of rows, page by page."""
 
-    def __init__(self, ledger: Ledger, disk: Worker) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._disk = disk
 
     async def directories(self, tree: Tree, top: bytes) -> list[bytes]:
         """Directories at or below `top` with rows that are off the disk: no listing has them."""
         found: list[bytes] = []
         if top:
-            found += await self._disk.run(partial(vanished, tree, [top]))
+            found += await tree.disk.scan.run(partial(vanished, tree, [top]))
         bounds = (top + b"/", top + b"0") if top else (b"\0",)
         async for page in directories_of(self._ledger, tree, *bounds):
-            found += await self._disk.run(partial(vanished, tree, page))
+            found += await tree.disk.scan.run(partial(vanished, tree, page))
         return found
 
     async def all(self, tree: Tree, directories: Sequence[bytes]) -> set[bytes] | None:
@@ -53,4 +51,4 @@ class Missing:
             chunk = taken(waiting)
             rows = await read_rows(self._ledger, tree, chunk)
             waiting += chunk[len(rows) :]
-            yield await self._disk.run(partial(missing_in, tree, chunk[: len(rows)], rows))
+            yield await tree.disk.scan.run(partial(missing_in, tree, chunk[: len(rows)], rows))

@@ -50,7 +50,7 @@ class Patience:
             return
         loop = asyncio.get_running_loop()
         self._waiting[trigger.key] = None
-        self._inbox.hold()
+        self._inbox.hold(trigger.key.watch)
         self._queue.append((loop.time() + GRACE_SECONDS, replace(trigger, waited=True, found=None)))
         if self._timer is None:
             self._timer = loop.call_later(GRACE_SECONDS, self._release)
@@ -61,7 +61,8 @@ class Patience:
         No scan ends any more that could explain it.
         """
         self._dropped = True
-        self._inbox.finished(len(self._waiting))
+        for key in self._waiting:
+            self._inbox.let_go(key.watch)
         self._queue.clear()
         self._over.clear()
         self._waiting.clear()
@@ -87,4 +88,4 @@ class Patience:
         for trigger in triggers:
             del self._waiting[trigger.key]
             self._inbox.put(trigger)
-        self._inbox.finished(len(triggers))
+        self._inbox.let_go(triggers[0].key.watch, len(triggers))

@@ -4,6 +4,7 @@ Read this first. Everything else in the engine serves one of these five verbs.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Mapping, Sequence
 
 from msgspec.structs import replace
@@ -59,13 +60,15 @@ class Pipeline:
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._locks = LockMap()
-        self._alone: Batcher[Turn, None] = Batcher(self._pass, TOGETHER, IN_FLIGHT)
+        self._alone: dict[str, Batcher[Turn, None]] = {
+            name: Batcher(self._pass, TOGETHER, IN_FLIGHT) for name in trees
+        }
         self._patience = Patience(inbox)
         attempt_id = self._attempt_id = attempt_ids()
-        self._contents = Contents(inbox, journal, attempt_id)
+        self._contents = Contents(trees, inbox, journal, attempt_id)
         self._evidence = Evidence(trees, ledger, self._contents)
-        digests, loops = self._contents.digests, self._evidence.loops
-        deliveries = Deliveries(journal, self._locks, self._evidence, digests, self._settle_all)
+        loops = self._evidence.loops
+        deliveries = Deliveries(journal, self._locks, self._evidence, self._settle_all)
         self._conditions = Conditions(inbox, ledger, journal, self._patience, deliveries)
         self._moves = Moves(self._locks, inbox, self._patience, node, attempt_id)
         self._sequels = Sequels(
@@ -88,7 +91,6 @@ class Pipeline:
         finally:
             await self._contents.close()
             await self._conditions.close()
-            await self._evidence.close()
 
     async def drop_waiting(self) -> None:
         """The daemon stops: what waits for an explanation is found again by the next start."""
@@ -107,7 +109,7 @@ class Pipeline:
     async def _handle(self, trigger: Trigger, hold: Hold) -> Result:
         async with hold as slot:
             turn = Turn(trigger, slot, self._trees[trigger.key.watch])
-            await self._alone.ask([turn])
+            await self._alone[trigger.key.watch].ask([turn])
             return turn.result
 
     async def _finish(self, triggers: Sequence[Trigger]) -> None:
@@ -125,18 +127,24 @@ class Pipeline:
             self._inbox.finished_all(triggers)
 
     async def _finish_some(self, triggers: Sequence[Trigger]) -> None:
-        """Those whose path is free go together, the others each when it is their turn."""
-        if not triggers:
-            return
-        free, waiting = [], []
+        """Those whose path is free go together, the others each when it is their turn.
+
+        But each tree by itself: the disk of another may hang.
+        """
+        free: defaultdict[str, list[Turn]] = defaultdict(list)
+        waiting: list[Awaitable[Result]] = []
         for trigger in triggers:
             slot = self._locks.take_if_free(trigger.key)
             if slot is None:
                 waiting.append(self.handle(trigger))
             else:
-                free.append(Turn(trigger, slot, self._trees[trigger.key.watch]))
-        together = self._finish_free(free)
-        await (asyncio.gather(together, *waiting) if waiting else together)
+                watch = trigger.key.watch
+                free[watch].append(Turn(trigger, slot, self._trees[watch]))
+        together = [self._finish_free(turns) for turns in free.values()]
+        if len(together) == 1 and not waiting:
+            await together[0]
+        else:
+            await asyncio.gather(*together, *waiting)
 
     async def _finish_free(self, turns: Sequence[Turn]) -> None:
         try:
@@ -148,7 +156,7 @@ class Pipeline:
     async def _pass(self, turns: Sequence[Turn]) -> Sequence[None]:
         """All of it for turns whose paths are held; an outcome is followed by a look."""
         await self._try(turns)
-        again = [turn.again() for turn in turns if _needs_look(turn)]
+        again = [turn.again() for turn in turns if turn.needs_look]
         if again:
             await self._try(again)
         for turn in again:
@@ -287,14 +295,3 @@ class Pipeline:
 
     def _later(self, trigger: Trigger) -> None:
         asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._inbox.put, trigger)
-
-
-def _needs_look(turn: Turn) -> bool:
-    """What changed under a handler's hands is not to wait for a scan; a refusal may show more.
-
-    The look that judged a success came after the handler: what it did not show has its own hint.
-    """
-    if turn.trigger.event in OUTCOMES:
-        seen_after = turn.trigger.event == "succeed" and turn.is_as_given
-        return turn.result is not None and not seen_after
-    return isinstance(turn.result, Refused)

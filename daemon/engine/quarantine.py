@@ -20,6 +20,7 @@ from daemon.engine.archives import Archives
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
+from daemon.engine.line import NoAnswer
 from daemon.engine.trees import Tree
 from daemon.handlers import Job, Outcome, Undecided, relocate
 from daemon.handlers.below import File
@@ -73,18 +74,22 @@ class Quarantine:
         is asked by `run`, for it may be on a file system that hangs.
         """
         async for rows in self._ledger.in_state("quarantined", self._tree.name):
-            for row in await self._threads.run(partial(self._absent, rows)):
+            seen = [row for row in rows if row.seen is not None]
+            # All of them, where the tree itself hangs: `run` waits for it, and nobody else.
+            with suppress(NoAnswer):
+                seen = await self._tree.disk.looks.run(partial(self._absent, seen))
+            for row in seen:
                 self._suspects.append(row)
                 self._tree.taking.add(row.key.path)
 
     def _absent(self, rows: Iterable[Row]) -> list[Row]:
         """Those whose file does not stand in the tree. Blocks."""
-        return [
-            row
-            for row in rows
-            if row.seen is not None
-            and relocate.stands(File(self._tree.root, row.key.path, row.seen)) != "itself"
-        ]
+        return [row for row in rows if not self._stands(row)]
+
+    def _stands(self, row: Row) -> bool:
+        self._tree.disk.looks.go_on()
+        file = row.seen and File(self._tree.root, row.key.path, row.seen)
+        return file is not None and relocate.stands(file) == "itself"
 
     async def run(self) -> None:
         """Take what there is, and what comes, until cancelled."""

@@ -13,7 +13,6 @@ from daemon.engine.births import born_ns
 from daemon.engine.disk import Question, look_at
 from daemon.engine.ledger import Ledger
 from daemon.engine.trees import Tree
-from daemon.engine.worker import Worker
 
 # `untracked` and `gone` show no inode.
 _FOLLOWED = frozenset({"settling", "ready", "processing", "failed", "quarantined", "done", "held"})
@@ -41,20 +40,26 @@ class Origin(NamedTuple):
 class Renames:
     """Finds the rows that renamed files had."""
 
-    def __init__(self, trees: Mapping[str, Tree], ledger: Ledger, disk: Worker) -> None:
+    def __init__(self, trees: Mapping[str, Tree], ledger: Ledger) -> None:
         self._trees = trees
         self._ledger = ledger
-        self._disk = disk
 
     async def origins(self, strangers: Sequence[Stranger]) -> dict[Key, Origin]:
-        """By the path where the file stands now; only those that are, or may be, beyond doubt."""
+        """By the path where the file stands now; only those that are, or may be, beyond doubt.
+
+        All are of one tree.
+
+        Raises:
+            NoAnswer: its disk hangs.
+        """
         if not strangers:
             return {}
         inodes = [each.seen.ino for each in strangers]
         store = self._ledger.store
         rows = await self._ledger.insist("read", lambda: store.by_inode(inodes))
         pairs = list(self._pairs(strangers, rows))
-        return await self._disk.run(lambda: _verified(pairs)) if pairs else {}
+        disk = self._trees[strangers[0].key.watch].disk.looks
+        return await disk.run(lambda: _verified(pairs)) if pairs else {}
 
     async def known(self, inodes: Sequence[int]) -> set[int]:
         """Those among these inode numbers that any row shows, of whatever file."""

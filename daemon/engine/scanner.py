@@ -19,12 +19,12 @@ from daemon.engine.identity import RootId
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
 from daemon.engine.ledger import Ledger
+from daemon.engine.line import NoAnswer
 from daemon.engine.missing import Missing
 from daemon.engine.patience import GRACE_SECONDS
 from daemon.engine.scanning import Counts, Differences, standing
 from daemon.engine.trees import Tree
 from daemon.engine.walking import Walk
-from daemon.engine.worker import Worker
 from daemon.errors import LASTING
 
 # Triggers that are put in before the loop is given to others.
@@ -61,9 +61,8 @@ class Scanner:
         self._ledger = ledger
         self._journal = journal
         self._removals = removals
-        self._disk = Worker("scan")
         self._crew = Crew(ledger.store)
-        self._missing = Missing(ledger, self._disk)
+        self._missing = Missing(ledger)
         # What could not be read, so that it is said once and not with every scan.
         self._said: set[Key] = set()
         # Why a scan was not helped, as last said.
@@ -72,8 +71,7 @@ class Scanner:
         self._ahead: dict[str, Ahead] = {}
 
     async def close(self) -> None:
-        """End the thread that reads directories."""
-        await self._disk.close()
+        """End the processes that help."""
         for ahead in self._ahead.values():
             await ahead.close()
 
@@ -94,16 +92,17 @@ class Scanner:
         `listed` is called when all that is new has been told of, and only what is missing is left.
         """
         counts, root, sight = Counts(b"" in tops), tree.root_id, _sight(tree)
-        self._inbox.scanning += 1
+        self._inbox.scanning[tree.name] += 1
         told = self._inbox.begin(tree.name, whole=b"" in tops)
         try:
             if not await self._is_rooted(tree):
                 # Whoever watches over the root says so; a root that is away removes no file.
                 return counts
-            there = tops if b"" in tops else await self._disk.run(partial(standing, tree, tops))
+            stand = partial(standing, tree, tops)
+            there = tops if b"" in tops else await tree.disk.scan.run(stand)
             sparse = await self._compare(tree, there, counts)
         finally:
-            self._inbox.scanning -= 1
+            self._inbox.scanning[tree.name] -= 1
             told()
             listed()
         if b"" in tops:
@@ -131,14 +130,20 @@ class Scanner:
         return bool(shut) and any(await self._ledger.insist("read", below))
 
     async def _is_rooted(self, tree: Tree) -> bool:
-        root = await self._disk.run(tree.identify_root)
+        """A root that is lost, as one is that does not answer, is not asked."""
+        if tree.root_id is None:
+            return False
+        try:
+            root = await tree.identify_root()
+        except NoAnswer:
+            return False
         return root is not None and root == tree.root_id
 
     async def _compare(self, tree: Tree, tops: Sequence[bytes], counts: Counts) -> list[bytes]:
         """First phase: tell of what is new or changed; the directories that miss something."""
         sparse: list[bytes] = []
         ahead = self._ahead.pop(tree.name, None) if b"" in tops else None
-        async with Walk(tree, tops, self._ledger, self._disk, self._crew, ahead) as walk:
+        async with Walk(tree, tops, self._ledger, self._crew, ahead) as walk:
             async for found in walk:
                 await self._tell(tree, found, counts)
                 sparse += found.sparse
@@ -208,7 +213,7 @@ class Scanner:
                 heard, sight = True, _sight(tree)
                 await self._list_again(tree, counts)
             left = until - clock()
-            if await self._inbox.quiet_for(min(left, 1.0)) or left <= 0:
+            if await self._inbox.quiet_for(tree.name, min(left, 1.0)) or left <= 0:
                 return True
 
     async def _list_again(self, tree: Tree, counts: Counts) -> None:

@@ -92,7 +92,9 @@ class Sequels:
 
     def unseen(self, turn: Turn) -> None:
         """The kernel would not say what is there, so nothing may be concluded."""
-        self._say_failed(turn, turn.look.error or "")
+        # Of a disk that hangs it is said for all files at once.
+        if not turn.tree.disk.looks.silent.is_set():
+            self._say_failed(turn, turn.look.error or "")
         if not turn.look.lasting:
             self._look_again(turn)
 
@@ -116,12 +118,12 @@ class Sequels:
         gone = transition.event == "vanish" and turn.look.kind == "absent"
         if gone and turn.trigger.cause != "scan":
             # While that waited a folder may have stood there, and its hints went for this one.
-            self._inbox.suspect(before.key)
+            self._inbox.suspects.add(before.key)
 
     def _suspect(self, turn: Turn) -> None:
         """A folder may have stood where something else does now, or nothing."""
         if turn.trigger.cause == "hint":
-            self._inbox.suspect(turn.key)
+            self._inbox.suspects.add(turn.key)
 
     def _look_again(self, turn: Turn) -> None:
         """Any other event has somebody who waits for what comes of it."""

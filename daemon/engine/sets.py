@@ -86,7 +86,7 @@ class Sets:
         if self._closing or key in self._reports or len(self._reports) >= REPORTS:
             return
         self._reports[key] = (turn.tree, seen)
-        self._inbox.hold()
+        self._inbox.hold(key.watch)
         if self._matching is None:
             self._matching = asyncio.create_task(self._match())
 
@@ -104,7 +104,8 @@ class Sets:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._inbox.finished(len(self._reports))
+        for key in self._reports:
+            self._inbox.let_go(key.watch)
         self._reports.clear()
         await self._catalog.close()
 
@@ -134,7 +135,7 @@ class Sets:
                     await self._match_one(tree, key.path, seen)
                 finally:
                     if self._reports.pop(key, None):
-                        self._inbox.finished()
+                        self._inbox.let_go(key.watch)
         finally:
             self._matching = None
 
@@ -161,7 +162,7 @@ class Sets:
         if key in self._running:
             self._again[key] = delivery
             return
-        self._inbox.hold()
+        self._inbox.hold(key.watch)
         task = self._running[key] = asyncio.create_task(self._run(delivery))
         task.add_done_callback(partial(self._ended, key))
 
@@ -169,7 +170,7 @@ class Sets:
         del self._running[key]
         if again := self._again.pop(key, None):
             self._examine(again)
-        self._inbox.finished()
+        self._inbox.let_go(key.watch)
 
     async def _run(self, delivery: Delivery) -> None:
         try:

@@ -5,6 +5,7 @@ import asyncio
 from daemon.config import Watch
 from daemon.config_steps import Step
 from daemon.core.policy import Ranks
+from daemon.engine.asking import Disk
 from daemon.engine.detection import Detection
 from daemon.engine.identity import RootId, find_root
 from daemon.engine.names import Names
@@ -21,6 +22,7 @@ class Tree(Names):
         self.rank = self.ranks.of
         self.removal_steps = tuple(step.name for step in watch.removed)
         self.by_content = watch.identity == "content"
+        self.disk = Disk(watch.name)
         self.is_plain = not self.has_signs and not self.by_content
         # Cleared while so many digests wait that a scan is not to bring more.
         self.room = asyncio.Event()
@@ -37,6 +39,8 @@ class Tree(Names):
         self.rooted = asyncio.Event()
         # Set when it is another than the one that is being watched: the watcher begins anew.
         self.rerooted = asyncio.Event()
+        # Set while its file system does not answer, as far as that was said.
+        self.silent = asyncio.Event()
         # Set when a file was quarantined; and what is being taken out of the tree for that.
         self.quarantined = asyncio.Event()
         self.taking: set[bytes] = set()
@@ -46,9 +50,13 @@ class Tree(Names):
         """The configuration of a step; None for one that is no longer configured."""
         return self._step.get(name or "")
 
-    def identify_root(self) -> RootId | None:
-        """Which directory stands at the root's path now; None where none can be used. Blocks."""
-        found = self.find_root()
+    async def identify_root(self) -> RootId | None:
+        """Which directory stands at the root's path now; None where none can be used.
+
+        Raises:
+            NoAnswer: its file system does not say.
+        """
+        found = await self.disk.looks.run(self.find_root)
         return found if isinstance(found, RootId) else None
 
     def find_root(self) -> RootId | str:

@@ -3,7 +3,7 @@
 import random
 
 from daemon.config_steps import Step
-from daemon.core.decide import compare
+from daemon.core.decide import OUTCOMES, compare
 from daemon.core.facts import Facts
 from daemon.core.model import Event, Key, Refused, Row, Transition, Trigger
 from daemon.core.policy import backoff_seconds
@@ -80,6 +80,18 @@ class Turn:
         """Nothing came of it that is known of: its row is to be read again."""
         self.slot.row = self.result = None
         self.over = True
+
+    @property
+    def needs_look(self) -> bool:
+        """What changed under a handler's hands is not to wait for a scan; a refusal may show more.
+
+        The look that judged a success came after the handler: what it did not show has its own
+        hint.
+        """
+        if self.trigger.event in OUTCOMES:
+            seen_after = self.trigger.event == "succeed" and self.is_as_given
+            return self.result is not None and not seen_after
+        return isinstance(self.result, Refused)
 
     @property
     def transitions(self) -> list[Transition]:

@@ -11,7 +11,6 @@ from daemon.engine.comparer import Comparer, Crew
 from daemon.engine.ledger import Ledger
 from daemon.engine.scanning import Differences, Rows, compare_directories
 from daemon.engine.trees import Tree
-from daemon.engine.worker import Worker
 
 # So many comparisons at once. In the daemon's own thread the rows of one are read meanwhile.
 LANES = 2
@@ -29,13 +28,11 @@ class Walk:
         tree: Tree,
         tops: Sequence[bytes],
         ledger: Ledger,
-        disk: Worker,
         crew: Crew,
         ahead: Ahead | None = None,
     ) -> None:
         self._tree = tree
         self._ledger = ledger
-        self._disk = disk
         self._crew = crew
         self._ahead = ahead or Ahead(tree, ledger, crew)
         self._waiting = list(tops)
@@ -93,7 +90,7 @@ class Walk:
     async def _compare_here(self, directories: list[bytes]) -> Differences:
         rows = await read_rows(self._ledger, self._tree, directories)
         compare = partial(compare_directories, self._tree, directories[: len(rows)], rows)
-        found = await self._disk.run(compare)
+        found = await self._tree.disk.scan.run(compare)
         found.unread += directories[len(rows) :]
         return found
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 Answer = TypeVar("Answer")
 CLOSE_SECONDS = 2.0
 Task = Callable[[], None]
+Tasks: TypeAlias = "SimpleQueue[Task | None]"
 
 
 class Threads:
@@ -25,7 +26,7 @@ class Threads:
     def __init__(self, name: str, most: int) -> None:
         self._name = name[:15]  # the kernel keeps no more
         self._most = most
-        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._tasks: Tasks = SimpleQueue()
         # Each with what resolves at its end.
         self._threads: dict[threading.Thread, asyncio.Future[None]] = {}
         # Calls that wait or run, whether or not somebody still waits for them.
@@ -57,11 +58,18 @@ class Threads:
                 # Nothing is left that could hang: it is at its end, in microseconds.
                 thread.join(CLOSE_SECONDS)
 
+    def rest(self) -> None:
+        """Let the threads end, if nothing is to be done; the next call begins others."""
+        if not self._unfinished:
+            tasks, self._tasks = self._tasks, SimpleQueue()
+            for _ in self._threads:
+                tasks.put(None)
+            self._threads = {}
+
     def _begin_thread(self, loop: asyncio.AbstractEventLoop) -> None:
         over = loop.create_future()
-        thread = threading.Thread(
-            target=self._work, args=(loop, over), name=self._name, daemon=True
-        )
+        args = self._tasks, loop, over
+        thread = threading.Thread(target=self._work, args=args, name=self._name, daemon=True)
         try:
             thread.start()
         except RuntimeError:  # the machine has no more: those that are there have it
@@ -70,13 +78,15 @@ class Threads:
         else:
             self._threads[thread] = over
 
-    def _work(self, loop: asyncio.AbstractEventLoop, over: asyncio.Future[None]) -> None:
-        while (task := self._next(loop)) is not None:
+    def _work(
+        self, tasks: Tasks, loop: asyncio.AbstractEventLoop, over: asyncio.Future[None]
+    ) -> None:
+        while (task := self._next(tasks, loop)) is not None:
             task()
         tell(loop, partial(_settle, over, lambda: over.set_result(None)))
 
-    def _next(self, _loop: asyncio.AbstractEventLoop) -> Task | None:
-        return self._tasks.get()
+    def _next(self, tasks: Tasks, _loop: asyncio.AbstractEventLoop) -> Task | None:
+        return tasks.get()
 
     def _answer(
         self,

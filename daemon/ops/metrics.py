@@ -93,6 +93,11 @@ OF_WATCH = (
         lambda tree: tree.detection.restarts,
     ),
     OfWatch(
+        "treewarden_tree_silent",
+        "1 while the file system of the watch does not answer",
+        lambda tree: tree.detection.silent_since is not None,
+    ),
+    OfWatch(
         "treewarden_removals_frozen",
         "1 while files that are missing are not taken for removed",
         lambda tree: tree.detection.frozen is not None,

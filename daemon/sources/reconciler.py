@@ -1,8 +1,8 @@
 """When trees are scanned: at the start, on request, and again and again as the backstop."""
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from daemon.engine.inbox import Inbox, ScanRequest
@@ -14,7 +14,7 @@ from daemon.engine.trees import Tree
 
 # A scan that took a second is followed by another after so many seconds at the earliest.
 PAUSE = 2.0
-# Scans of parts at once, as long as they list.
+# Scans of parts of a tree at once, as long as they list.
 PARTS = 16
 # And with those that have found something missing, and wait for an explanation before they say so:
 # they wait for the others, which must therefore not have to wait for them.
@@ -58,13 +58,16 @@ class Reconciler:
         self._journal = journal
         self._scanner = scanner
         self._rounds = {name: Round() for name in trees}
+        # Scans of parts, by watch: those that list, and all; and the watches that have enough.
+        self._listing: Counter[str] = Counter()
+        self._parts: Counter[str] = Counter()
+        self._busy: set[str] = set()
 
     async def run_requests(self) -> None:
         """Scan what the inbox asks for, until cancelled. Whole trees are another task's."""
-        listing, parts = asyncio.Semaphore(PARTS), asyncio.Semaphore(WAITING)
         async with asyncio.TaskGroup() as tasks:
             while True:
-                requests = await self._inbox.next_scans()
+                requests = await self._inbox.next_scans(self._busy)
                 grouped = _grouped(requests).items()
                 # Before anybody else has the loop: what waits for a scan waits for all its parts.
                 begun = [(*each, self._inbox.begin_scan(each[0][0])) for each in grouped]
@@ -73,27 +76,37 @@ class Reconciler:
                         self._rounds[watch].ask(cause)
                         listed()
                         continue
-                    await parts.acquire()
-                    await listing.acquire()
-                    tree = self._trees[watch]
-                    ends = (listed, listing.release)
-                    part = self._scan_part(tree, cause, _topmost(tops), ends)
-                    tasks.create_task(part).add_done_callback(lambda _: parts.release())
+                    self._count(watch, listing=1, parts=1)
+                    part = self._scan_part(self._trees[watch], cause, _topmost(tops), listed)
+                    tasks.create_task(part)
 
     async def _scan_part(
-        self, tree: Tree, cause: str, tops: list[bytes], ends: Sequence[Callable[[], None]]
+        self, tree: Tree, cause: str, tops: list[bytes], listed: Callable[[], None]
     ) -> None:
-        def listed() -> None:
-            for end in ends:
-                end()
+        def has_listed() -> None:
+            listed()
+            self._count(tree.name, listing=-1)
 
-        counts = await self._scanner.scan(tree, tops, listed)
+        try:
+            counts = await self._scanner.scan(tree, tops, has_listed)
+        finally:
+            self._count(tree.name, parts=-1)
         tree.detection.miss(cause, counts.unannounced)
+
+    def _count(self, watch: str, *, listing: int = 0, parts: int = 0) -> None:
+        """More or fewer scans of parts: what is asked for beyond the most waits, and is merged."""
+        self._listing[watch] += listing
+        self._parts[watch] += parts
+        if self._listing[watch] >= PARTS or self._parts[watch] >= WAITING:
+            self._busy.add(watch)
+        elif watch in self._busy:
+            self._busy.discard(watch)
+            self._inbox.scans_end()
 
     async def run_suspects(self) -> None:
         """Have the subtrees scanned that have rows though nothing is there, until cancelled."""
         while True:
-            keys = await self._inbox.suspects()
+            keys = await self._inbox.suspects.take()
             store = self._ledger.store
             found = await self._ledger.insist("read", partial(store.any_below, keys))
             for key in (key for key, below in zip(keys, found, strict=True) if below):
@@ -125,7 +138,7 @@ class Reconciler:
         """Scan a whole tree and say what came of it, if anything did; `listed`: see the scanner."""
         loop = asyncio.get_running_loop()
         if cause == "burst":
-            await self._inbox.idle_for(HINTS_SECONDS)
+            await self._inbox.idle_for(tree.name, HINTS_SECONDS)
         await self._inbox.unbundled_for(tree.name, FOUND_SECONDS)
         since = loop.time()
         counts = await self._scanner.scan(tree, [b""], listed)

@@ -1,5 +1,6 @@
 """What operators ask of the running daemon: takes up what comes into the spool."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -42,31 +43,43 @@ class Requests:
         self._disk = Lookout("requests", partial(is_asked, folder), LOOK_SECONDS)
         # Seen to, and there all the same: what cannot be removed must not be done every second.
         self._stuck: set[Path] = set()
+        self._under_way: set[Path] = set()
 
     async def run(self) -> None:
         """See to what is asked for, until cancelled."""
         try:
-            with noticing(self._folder, self._disk.due.set) as is_told:
-                self._disk.seconds = RARE_SECONDS if is_told else LOOK_SECONDS
-                while True:
-                    self._disk.due.clear()
-                    await self.take()
-                    await self._disk.due.wait()
+            async with asyncio.TaskGroup() as tasks:
+                with noticing(self._folder, self._disk.due.set) as is_told:
+                    self._disk.seconds = RARE_SECONDS if is_told else LOOK_SECONDS
+                    while True:
+                        self._disk.due.clear()
+                        await self.take(tasks)
+                        await self._disk.due.wait()
         finally:
             await self._disk.close()
 
-    async def take(self) -> None:
-        """See to everything that is asked for now."""
+    async def take(self, tasks: asyncio.TaskGroup) -> None:
+        """Begin to see to everything that is asked for now.
+
+        Each by itself: one about a tree that hangs waits for that.
+        """
         try:
             found = await self._disk.run(partial(waiting, self._folder))
         except OSError:
             # Whoever asks gets no further than this, and is told.
             return
         for path, request in found:
-            if path not in self._stuck:
-                await self._answer(path, request)
+            if path not in self._stuck and path not in self._under_way:
+                self._under_way.add(path)
+                tasks.create_task(self._answer(path, request))
 
     async def _answer(self, path: Path, request: Request | str) -> None:
+        try:
+            await self._work_off(path, request)
+        finally:
+            self._under_way.discard(path)
+
+    async def _work_off(self, path: Path, request: Request | str) -> None:
         if isinstance(request, str):
             self._complain(path, f"a request cannot be understood: {request}")
         else:

@@ -14,6 +14,7 @@ import msgspec
 from daemon.core.model import Key
 from daemon.core.removals import Verdict, read_mark, too_many
 from daemon.core.texts import path_fields
+from daemon.engine.clock import now_us
 from daemon.engine.identity import RootId
 from daemon.engine.inbox import Inbox
 from daemon.engine.journal import Journal
@@ -21,9 +22,11 @@ from daemon.engine.ledger import Ledger
 from daemon.engine.snapshots import Snapshots
 from daemon.engine.trees import Tree
 from daemon.engine.turn import turn
-from daemon.sources.root import Root
+from daemon.sources.root import ANSWER_SECONDS, Found, Root
 
 TURN_SECONDS = 5.0
+# So long a start waits for one that does not answer.
+START_SECONDS = 2.0
 # When a scan has missed too much, others see whether it is there again: soon, and then rarely.
 RESCAN_SECONDS = 5.0
 
@@ -99,7 +102,7 @@ class Roots:
                 return
             tree.detection.frozen_missing = missing
             if missing == 0 or (few and not root.lost):
-                await self._accept(root, tree.root_id, f"a scan misses {missing} files")
+                await self._accept(root, f"a scan misses {missing} files")
                 if missing:
                     self._request_scan(tree, "root")
 
@@ -114,7 +117,7 @@ class Roots:
             if tree.root_id is None:
                 return False
             root.confirmed = True
-            await self._accept(root, tree.root_id, "an operator has confirmed")
+            await self._accept(root, "an operator has confirmed")
         self._request_scan(tree, "request")
         return True
 
@@ -139,14 +142,15 @@ class Roots:
         tree = root.tree
         kept = await self._ledger.insist("read", partial(self._ledger.store.root, tree.name))
         root.known = read_mark(kept)
-        found = await root.look()
+        # One that hangs is met when it answers: nobody else's start waits for that.
+        found = await root.look(START_SECONDS)
         if isinstance(found, str):
             await self._lose(root, found)
         else:
-            verdict = await root.judge(found)
+            verdict = root.judge(found)
             if verdict.kind == "same":
                 self._place(root, found)
-                await self._keep(root, found)
+                await self._keep(root)
             else:
                 await self._meet(root, found, verdict)
         # Nobody watches yet who would have to begin anew.
@@ -157,24 +161,42 @@ class Roots:
         while True:
             await turn(TURN_SECONDS)
             for root in self._roots.values():
-                if root.is_worth_a_scan or root.worker.is_late():
+                if root.is_worth_a_scan or root.has_news or root.worker.is_late():
                     root.worker.due.set()
 
     async def _look_after(self, root: Root) -> None:
         while True:
             await root.worker.due.wait()
             root.worker.due.clear()
+            if root.has_news:
+                await self._tell(root)
             await self.check(root.tree)
             if root.is_worth_a_scan:
                 root.put_off(2 * root.pause)
                 self._request_scan(root.tree, "period")
 
     async def _check(self, root: Root) -> None:
-        found = await root.look()
+        found = await root.look(ANSWER_SECONDS)
         if isinstance(found, str):
             await self._lose(root, found)
-        elif found != root.tree.root_id:
-            await self._meet(root, found, await root.judge(found))
+        elif found.root != root.tree.root_id:
+            await self._meet(root, found, root.judge(found))
+
+    async def _tell(self, root: Root) -> None:
+        """Say when its disk falls silent, and answers again: looks may have been in vain."""
+        tree = root.tree
+        known = tree.detection.silent_since
+        if known is None:
+            tree.silent.set()
+            tree.detection.silent_since = now_us() - int(root.silent_for * 1_000_000)
+            self._journal.daemon("tree_silent", "error", **_about(tree))
+        else:
+            tree.silent.clear()
+            tree.detection.silent_since = None
+            silent = round(max(now_us() - known, 0) / 1_000_000, 3)
+            self._journal.daemon("tree_answers", **_about(tree), silent_seconds=silent)
+            self._request_scan(tree, "root")
+        await self._snapshots.keep(tree)
 
     async def _lose(self, root: Root, reason: str) -> None:
         """Nothing can be watched there."""
@@ -186,42 +208,42 @@ class Roots:
             tree.rerooted.set()
         await self.freeze(tree, f"the root is lost: {reason}")
 
-    async def _meet(self, root: Root, found: RootId, verdict: Verdict) -> None:
+    async def _meet(self, root: Root, found: Found, verdict: Verdict) -> None:
         """Another directory stands there than the one that was watched so far."""
         tree = root.tree
         trusted = verdict.kind != "foreign" or not await self._live(tree)
         self._say_lost(root, verdict.reason)
         self._place(root, found)
         if trusted:
-            await self._accept(root, found, "the root is back")
+            await self._accept(root, "the root is back")
         else:
             await self.freeze(tree, f"the root is lost: {verdict.reason}")
         self._request_scan(tree, "root")
 
-    async def _accept(self, root: Root, found: RootId, why: str) -> None:
+    async def _accept(self, root: Root, why: str) -> None:
         """What stands there is the root, from now on and after a restart."""
         if root.lost:
             root.lost = False
             self._journal.daemon("root_back", **_about(root.tree))
-            await self._keep(root, found)
+            await self._keep(root)
         await self.thaw(root.tree, why)
 
-    async def _keep(self, root: Root, found: RootId) -> None:
-        mark = await root.mark(found)
-        root.mount = found.mount
-        if root.known == mark:
+    async def _keep(self, root: Root) -> None:
+        if root.tree.root_id is not None:
+            root.mount = root.tree.root_id.mount
+        if root.known == root.mark:
             return
-        root.known = mark
-        text = msgspec.json.encode(mark).decode()
+        root.known = root.mark
+        text = msgspec.json.encode(root.mark).decode()
         store = self._ledger.store
         await self._ledger.insist("write", partial(store.keep_root, root.tree.name, text))
 
     async def _live(self, tree: Tree) -> int:
         return await self._ledger.insist("read", partial(self._ledger.store.live, tree.name))
 
-    def _place(self, root: Root, found: RootId) -> None:
+    def _place(self, root: Root, found: Found) -> None:
         """Whoever watches begins anew there."""
-        root.tree.root_id = found
+        root.tree.root_id, root.mark = found
         root.tree.rooted.set()
         root.tree.rerooted.set()
 

@@ -9,7 +9,6 @@ import pytest
 from daemon.config import Settle, Watch
 from daemon.core.model import Fingerprint, Key
 from daemon.engine.catalog import Catalog
-from daemon.engine.digests import Digests
 from daemon.engine.disk import fingerprint
 from daemon.engine.signs import manifests
 from daemon.engine.trees import Tree
@@ -20,8 +19,7 @@ async def test_heard_of_while_its_directory_is_listed(
 ) -> None:
     """A manifest that a listing came past, and that was heard of meanwhile, is known after it."""
     tree = Tree(Watch(name="w", path=tmp_path, settle=Settle(manifest="*.manifest")))
-    digests = Digests()
-    catalog = Catalog(digests)
+    catalog = Catalog()
     loop = asyncio.get_running_loop()
 
     def listing(tree: Tree, directory: bytes) -> dict[bytes, Fingerprint]:
@@ -43,4 +41,4 @@ async def test_heard_of_while_its_directory_is_listed(
         assert [path for path, _ in await catalog.above(tree, b"a", 0)] == [b"late.manifest"]
     finally:
         await catalog.close()
-        await digests.close()
+        await tree.disk.close()

@@ -164,7 +164,7 @@ async def test_removed_folder_is_scanned(engine: Open, tree: Path) -> None:
     (tree / "d").mkdir()
     async with engine() as rig, hinting(rig):
         (tree / "d").rename(tree.parent / "away")
-        assert key("d") in await rig.service.inbox.suspects()
+        assert key("d") in await rig.service.inbox.suspects.take()
 
 
 async def test_excluded_names_are_no_hint(

@@ -181,7 +181,7 @@ class Reads:
     def __init__(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun: asyncio.Queue[bytes] = asyncio.Queue()
         self.go_on = asyncio.Event()
-        self._digests = rig.service.pipeline._contents.digests
+        self._digests = rig.service.trees["incoming"].disk.digests
         self._of = self._digests.of
         monkeypatch.setattr(self._digests, "of", self.of)
 
@@ -251,7 +251,7 @@ async def test_unreadable(engine: Open, monkeypatch: pytest.MonkeyPatch) -> None
 
     async with engine(**CONTENT) as rig:
         path = rig.write("a")
-        digests = rig.service.pipeline._contents.digests
+        digests = rig.service.trees["incoming"].disk.digests
         with monkeypatch.context() as patch:
             patch.setattr(digests, "of", refuse)
             await look(rig, path)
@@ -312,7 +312,7 @@ async def test_adopted_though_it_cannot_be_read(
 
     (tree / "a").write_text("a")
     async with engine(existing="adopt", **CONTENT) as rig:
-        monkeypatch.setattr(rig.service.pipeline._contents.digests, "of", refuse)
+        monkeypatch.setattr(rig.service.trees["incoming"].disk.digests, "of", refuse)
         await scanned(rig)
         row = await rig.row(rig.key("a"))
         assert (row.state, row.digest) == ("done", None)
@@ -364,7 +364,7 @@ async def test_stop_while_it_is_read(engine: Open, tree: Path) -> None:
         path = rig.key("large")
         await rig.send(path, "look")
         async with asyncio.timeout(DEADLINE):
-            while not any(t.name == "digest-large" for t in threading.enumerate()):  # noqa: ASYNC110 - nobody tells of a thread
+            while not any(t.name == "digests-incomin" for t in threading.enumerate()):  # noqa: ASYNC110 - nobody tells of a thread
                 await asyncio.sleep(0)
         await rig.service.pipeline.drop_waiting()
         await rig.service.inbox.idle()

@@ -183,11 +183,11 @@ async def test_what_is_known() -> None:
 async def test_what_is_held_back_is_unfinished() -> None:
     """A trigger that somebody keeps back keeps the inbox from being idle."""
     inbox = Inbox()
-    inbox.hold()
+    inbox.hold("incoming")
     idle = asyncio.create_task(inbox.idle())
     await asyncio.sleep(0)
     assert not idle.done()
     inbox.put(look("a"))
-    inbox.finished()
+    inbox.let_go("incoming")
     inbox.finished_all(await inbox.take())
     await asyncio.wait_for(idle, DEADLINE)

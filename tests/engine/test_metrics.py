@@ -172,6 +172,7 @@ async def test_how_changes_are_found(engine: Open) -> None:
         seen = tree.detection
         seen.latency_us, seen.directories, seen.mode = 2_500, 7, "partly"
         seen.overflows, seen.restarts, seen.frozen = 3, 4, "most are missing"
+        seen.silent_since = 1
         seen.miss("burst", 5)
         seen.miss("unheard_of", 1)
         seen.missed.clear()
@@ -184,6 +185,7 @@ async def test_how_changes_are_found(engine: Open) -> None:
         of("treewarden_watcher_mode", watch="incoming", mode="partly"): 1,
         of("treewarden_watcher_overflows_total", watch="incoming"): 3,
         of("treewarden_watcher_restarts_total", watch="incoming"): 4,
+        of("treewarden_tree_silent", watch="incoming"): 1,
         of("treewarden_removals_frozen", watch="incoming"): 1,
         of("treewarden_root_present", watch="incoming"): 0,
         of("treewarden_files_missed_total", watch="incoming", cause="burst"): 5,

@@ -226,7 +226,7 @@ async def test_folder_that_went_where_a_file_once_was(engine: Open, tree: Path) 
         await rig.send(path, "look", waited=True)
         assert (await rig.row(path)).state == "gone"
         assert await rig.send(path, "look", cause="hint") is None
-        assert await rig.service.inbox.suspects() == [path]
+        assert await rig.service.inbox.suspects.take() == [path]
 
 
 async def test_folder_that_came_and_went_in_the_place_of_a_file(engine: Open, tree: Path) -> None:
@@ -243,7 +243,7 @@ async def test_folder_that_came_and_went_in_the_place_of_a_file(engine: Open, tr
         (tree / "a").rename(tree.parent / "away")
         assert await rig.send(path, "look", cause="hint") is None
         assert (await rig.state(path, ["gone"])).state == "gone"
-        assert await rig.service.inbox.suspects() == [path]
+        assert await rig.service.inbox.suspects.take() == [path]
 
 
 @pytest.mark.parametrize("lasts", [True, False])

@@ -288,7 +288,7 @@ async def test_parts_that_wait(engine: Open, tree: Path, monkeypatch: pytest.Mon
         await scan.run()
         for name in names:
             (tree / name / "a").unlink()
-        monkeypatch.setattr(inbox, "quiet_for", lambda _: calm.wait())
+        monkeypatch.setattr(inbox, "quiet_for", lambda *_: calm.wait())
         async with background(scan.reconciler.run_requests()):
             for name in names:
                 inbox.request_scan(rig.key(name), "hint")
@@ -315,14 +315,14 @@ async def test_part_whose_turn_comes(
                 inbox.request_scan(rig.key(name), "hint")
                 for _ in range(3):  # so that each is a part of its own
                     await asyncio.sleep(0)
-            while not inbox.scanning:  # noqa: ASYNC110 - no event tells of it
+            while not inbox.scanning["incoming"]:  # noqa: ASYNC110 - no event tells of it
                 await asyncio.sleep(0)
             scan.tree.room.set()
             while not inbox.knows(rig.key("second/a")):
-                assert not inbox.calm
+                assert not inbox.calm("incoming")
                 await asyncio.sleep(0)
-            await inbox.quiet_for(DEADLINE)
-            assert inbox.calm
+            await inbox.quiet_for("incoming", DEADLINE)
+            assert inbox.calm("incoming")
 
 
 async def test_watcher_that_is_lost_while_something_is_missing(
@@ -339,11 +339,11 @@ async def test_watcher_that_is_lost_while_something_is_missing(
         inbox.put(Trigger(rig.key("a"), "look", "hint"))
         await inbox.arrived()
 
-        async def lose(seconds: float) -> bool:
+        async def lose(watch: str, seconds: float) -> bool:
             if not scan.tree.watchers:
                 scan.tree.watchers += 1
                 inbox.traffic.doubt("incoming", unproven)
-            return await quiet_for(seconds)
+            return await quiet_for(watch, seconds)
 
         monkeypatch.setattr(inbox, "quiet_for", lose)
         await scan.run()
@@ -485,10 +485,10 @@ async def test_suspects(engine: Open, tree: Path, monkeypatch: pytest.MonkeyPatc
         await scan.run()
         inbox = rig.service.inbox
         for name in ("upload.tmp", "d", "e", "d-no", "e/f/a"):
-            inbox.suspect(rig.key(name))
+            inbox.suspects.add(rig.key(name))
         async with background(scan.reconciler.run_suspects()):
             assert [each.key.path for each in await inbox.next_scans()] == [b"d", b"e"]
-            inbox.suspect(rig.key("d"))
+            inbox.suspects.add(rig.key("d"))
             assert [each.key.path for each in await inbox.next_scans()] == [b"d"]
 
 

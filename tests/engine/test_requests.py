@@ -50,7 +50,8 @@ class Desk:
 
     async def take(self) -> list[tuple[Key, str]]:
         """Take up what is there; the scans that were asked for by that."""
-        await self.requests.take()
+        async with asyncio.TaskGroup() as tasks:
+            await self.requests.take(tasks)
         scans = self.rig.service.inbox._scans
         found = list(scans.items())
         scans.clear()

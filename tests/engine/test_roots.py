@@ -152,7 +152,7 @@ async def test_a_root_that_goes_and_comes_back(engine: Open, tree: Path) -> None
         await check(rig)
         assert (await said(rig))[2:] == ["root_back", "removals_thawed"]
         assert frozen(rig) is None
-        assert the_tree(rig).root_id == it.identify_root()
+        assert the_tree(rig).root_id == await it.identify_root()
         assert it.rooted.is_set()
         assert it.rerooted.is_set()
         assert scans(rig) == [(WHOLE, "root")]
@@ -207,7 +207,7 @@ async def test_a_root_that_was_replaced(engine: Open, tree: Path) -> None:
         await check(rig)
         assert await said(rig) == ["root_lost", "root_back"]
         assert (await line(rig, "root_lost"))["reason"] == "another directory has taken its place"
-        assert the_tree(rig).root_id == the_tree(rig).identify_root()
+        assert the_tree(rig).root_id == await the_tree(rig).identify_root()
         assert the_tree(rig).rerooted.is_set()
         assert the_tree(rig).detection.frozen is None
         assert scans(rig) == [(WHOLE, "root")]
@@ -227,7 +227,7 @@ async def test_another_file_system_in_its_place(
         await check(rig)
         assert await said(rig) == ["root_lost", "removals_frozen"]
         assert "stands there, where" in (await line(rig, "root_lost"))["reason"]
-        assert it.root_id == it.identify_root()
+        assert it.root_id == await it.identify_root()
         assert it.rooted.is_set()
         assert it.rerooted.is_set()
         assert scans(rig) == [(WHOLE, "root")]
@@ -309,7 +309,7 @@ async def test_a_foreign_root_at_the_start(engine: Open, tree: Path, elsewhere: 
     for _ in range(2):  # it is not remembered
         async with engine() as rig:
             assert (await said(rig))[-2:] == ["root_lost", "removals_frozen"]
-            assert the_tree(rig).root_id == the_tree(rig).identify_root()
+            assert the_tree(rig).root_id == await the_tree(rig).identify_root()
             assert not the_tree(rig).rerooted.is_set()
             assert not await rig.service.roots.may_remove(the_tree(rig), 1)
     put_back(tree)
@@ -519,7 +519,7 @@ async def test_a_root_that_hangs_holds_up_nobody(
     engine: Open, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that does not answer is a lost root; the others are checked meanwhile."""
-    monkeypatch.setattr("daemon.sources.root.ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr("daemon.sources.roots.ANSWER_SECONDS", 0.05)
     monkeypatch.setattr("daemon.engine.lookout.LATE_SECONDS", 0.05)
     monkeypatch.setattr("daemon.sources.root.CHECK_SECONDS", 0.01)
     monkeypatch.setattr("daemon.sources.roots.TURN_SECONDS", 0.01)

@@ -18,7 +18,6 @@ from daemon.engine.comparer import Crew
 from daemon.engine.scanning import Counts, Differences
 from daemon.engine.trees import Tree
 from daemon.engine.walking import Walk
-from daemon.engine.worker import Worker
 from daemon.sources import watcher
 from daemon.store import Access, Store
 from tests.engine.conftest import Open
@@ -72,14 +71,12 @@ async def read_ahead(rig: Rig) -> Ahead:
 async def differences(rig: Rig, tops: Sequence[bytes] = (b"",)) -> dict[str, Any]:
     """All that a walk finds, put together."""
     found: dict[str, Any] = {}
-    disk = Worker("test")
     crew = Crew(rig.store)
-    async with Walk(the_tree(rig), tops, rig.service.ledger, disk, crew) as walk:
+    async with Walk(the_tree(rig), tops, rig.service.ledger, crew) as walk:
         async for each in walk:
             for name in each.__struct_fields__:
                 value = getattr(each, name)
                 found[name] = found.get(name, type(value)()) + value
-    await disk.close()
     assert walk.failure is None
     return {name: sorted(each) if isinstance(each, list) else each for name, each in found.items()}
 

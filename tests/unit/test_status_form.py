@@ -121,6 +121,7 @@ def test_as_json() -> None:
         "reason": "a limit",
         "latency_ms": 2.345,
         "directories": 12,
+        "silent_since": None,
         "overflows": 1,
         "restarts": 2,
         "missed": {"start": 5, "overflow": 10},
