@@ -46,7 +46,7 @@ from daemon.store.spool import folder_of
 FLUSH_SECONDS = 5.0
 IDLE_SECONDS = 20.0
 CANCEL_SECONDS = 5.0
-STORE_CHECK_SECONDS = 5.0
+STORE_CHECK_SECONDS = 10.0
 PATIENCE_SECONDS = 30.0
 # After the drain: handlers that ignore TERM, the last commits, the last lines.
 STOP_SECONDS = 60.0

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 
 # Where nothing is said to have changed: an idle machine is not to be woken every second.
-RARER = 5
+RARER = 10
 
 
 async def turn(seconds: float) -> None:
@@ -16,7 +16,7 @@ async def turn(seconds: float) -> None:
 
 
 async def turn_with(news: asyncio.Event, seconds: float) -> None:
-    """The same when there is news, which it clears; if there is none, five times as long."""
+    """The same when there is news, which it clears; if there is none, ten times as long."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_left(RARER * seconds)):
             await news.wait()

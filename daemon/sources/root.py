@@ -8,7 +8,7 @@ from daemon.engine.identity import RootId, mark_of
 from daemon.engine.lookout import LATE_SECONDS, Lookout
 from daemon.engine.trees import Tree
 
-CHECK_SECONDS = 1.0
+CHECK_SECONDS = 2.0
 # A file system that does not answer for so long is as good as away.
 ANSWER_SECONDS = 30.0
 SILENT = "its file system does not answer"

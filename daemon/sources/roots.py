@@ -1,7 +1,7 @@
 """The roots: is each still the directory that it was, and may what is missing in it be removed?
 
 A watcher on a root that was replaced or unmounted just falls silent, and the directory under a
-mount point looks like a tree without files. So every root is looked at once a second, and while
+mount point looks like a tree without files. So every root is looked at every two seconds, and while
 there is doubt the removals of its watch are frozen: nothing is concluded from what is missing.
 """
 
@@ -24,7 +24,8 @@ from daemon.engine.trees import Tree
 from daemon.engine.turn import turn
 from daemon.sources.root import ANSWER_SECONDS, Found, Root
 
-TURN_SECONDS = 5.0
+# How often to see whether any look hangs, and while removals are frozen whether a scan is due.
+CALM_SECONDS, TURN_SECONDS = 10.0, 5.0
 # So long a start waits for one that does not answer.
 START_SECONDS = 2.0
 # When a scan has missed too much, others see whether it is there again: soon, and then rarely.
@@ -159,7 +160,8 @@ class Roots:
 
     async def _keep_time(self) -> None:
         while True:
-            await turn(TURN_SECONDS)
+            calm = all(root.tree.detection.frozen is None for root in self._roots.values())
+            await turn(CALM_SECONDS if calm else TURN_SECONDS)
             for root in self._roots.values():
                 if root.is_worth_a_scan or root.has_news or root.worker.is_late():
                     root.worker.due.set()

@@ -53,7 +53,7 @@ CANARY_NS, RENEW_NS = 10 * SECOND, SECOND // 10
 SIGN_NS = SECOND
 # Two turns of the loop so far apart: the process was stopped, and the queue may have run over. So
 # no turn waits for longer than the other.
-GAP_NS, WAIT_NS = 4 * SECOND, 2 * SECOND
+GAP_NS, WAIT_NS = 10 * SECOND, 5 * SECOND
 FLOOD = 50_000
 CHUNK = 1_000
 PROBE_NS = SECOND

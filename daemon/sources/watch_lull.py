@@ -7,9 +7,9 @@ import time
 
 F_SETOWN = 8
 # How often to look while something happens; the second look is for what comes with the first.
-STEP_NS = 2_000_000
+STEP_NS = 1_000_000
 BUSY_NS = 3 * STEP_NS
-RARER = 4
+RARER = 8
 # How often to look where no signal tells.
 UNTOLD_NS = 25_000_000
 

@@ -434,6 +434,7 @@ async def test_what_was_missed_is_looked_for_again(
     """While the share has frozen it a scan is asked for now and then; otherwise none is."""
     monkeypatch.setattr("daemon.sources.root.CHECK_SECONDS", 0.01)
     monkeypatch.setattr("daemon.sources.roots.TURN_SECONDS", 0.01)
+    monkeypatch.setattr("daemon.sources.roots.CALM_SECONDS", 0.01)
     monkeypatch.setattr("daemon.sources.roots.RESCAN_SECONDS", 0.0)
     async with engine() as rig:
         await fill(rig, 110)
@@ -523,6 +524,7 @@ async def test_a_root_that_hangs_holds_up_nobody(
     monkeypatch.setattr("daemon.engine.lookout.LATE_SECONDS", 0.05)
     monkeypatch.setattr("daemon.sources.root.CHECK_SECONDS", 0.01)
     monkeypatch.setattr("daemon.sources.roots.TURN_SECONDS", 0.01)
+    monkeypatch.setattr("daemon.sources.roots.CALM_SECONDS", 0.01)
     answers = threading.Event()
     async with engine() as rig:
         it = the_tree(rig)
