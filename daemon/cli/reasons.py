@@ -74,10 +74,20 @@ def _ready(row: Row, evidence: Evidence) -> Sentences:
     limits = f", which takes {', '.join(_limits(step))}" if step else ""
     yield from _removal(row, evidence)
     yield f"It waits for a place in step {row.step}{limits}, {_since(row, evidence)}."
+    yield from _put_off(evidence)
     limit = evidence.watch.interruptions if evidence.watch else 0
     if row.interruptions and row.interruptions + 1 >= limit:
         died = f"The daemon died {_times(row.interruptions)} while a handler had it"
         yield f"{died}: it runs alone, as soon as nothing else runs."
+
+
+def _put_off(evidence: Evidence) -> Sentences:
+    """What it met the last time, unless the whole step is known to meet that."""
+    last = evidence.last
+    if last is None or last.cause != "unavailable" or evidence.standing.open_since is not None:
+        return
+    yield f"Its last try met what is no fault of the file: {shortened(last.error)}."
+    yield "That spent no attempt, and it is tried again by itself."
 
 
 def _limits(step: Step) -> Iterator[str]:

@@ -107,6 +107,20 @@ def test_a_file_that_failed(site: Site) -> None:
     daemon.stop()
 
 
+def test_a_file_that_met_what_is_away(site: Site) -> None:
+    """Its step is not open after one failure, and still it waits for more than a place."""
+    away = 'unavailable = [69]\nbreaker = { first = "1h", max = "1h" }'
+    site.configure(site.watch(JUDGE.format(69) + away))
+    (site.tree / "a").touch()
+    daemon = site.start().ready()
+    daemon.line("interrupt", path="a")
+    code, found, sentences = told(site, "a")
+    assert (code, found["state"], len(sentences)) == (0, "ready", 3)
+    met = "Its last try met what is no fault of the file: exit status 69: no such customer."
+    assert sentences[1:] == [met, "That spent no attempt, and it is tried again by itself."]
+    daemon.stop()
+
+
 @pytest.mark.parametrize(
     ("status", "said"),
     [
