@@ -294,9 +294,9 @@ async def test_outcomes_are_not_mixed_up(build: Build) -> None:
 async def test_timeout(build: Build, tmp_path: Path) -> None:
     """A handler that takes too long is ended, and its file tried again."""
     async with witness(tmp_path) as reader:
-        outcome = await build("stays", timeout=0.5).run(job())
-        assert (outcome.verdict, outcome.error) == ("retry", "timed out after 0.5s")
-        assert outcome.duration_ms >= 500
+        outcome = await build("stays", timeout=1.5).run(job())
+        assert (outcome.verdict, outcome.error) == ("retry", "timed out after 1.5s")
+        assert outcome.duration_ms >= 1500
         assert await reader.read() == b"up\n"
 
 
@@ -304,10 +304,10 @@ async def test_timeout(build: Build, tmp_path: Path) -> None:
 async def test_timeout_of_the_deaf(build: Build, tmp_path: Path) -> None:
     """A handler that ignores TERM is killed after `kill_after`, and its child with it."""
     async with witness(tmp_path) as reader:
-        handler = build("stays, deaf to TERM", timeout=0.5, kill_after=0.2)
+        handler = build("stays, deaf to TERM", timeout=1.5, kill_after=0.2)
         outcome = await handler.run(job())
-        assert (outcome.verdict, outcome.error) == ("retry", "timed out after 0.5s")
-        assert outcome.duration_ms >= 700
+        assert (outcome.verdict, outcome.error) == ("retry", "timed out after 1.5s")
+        assert outcome.duration_ms >= 1700
         assert await reader.read() == b"up\n"
 
 
@@ -315,8 +315,8 @@ async def test_timeout_of_the_deaf(build: Build, tmp_path: Path) -> None:
 async def test_timeout_with_a_straggler(build: Build, tmp_path: Path) -> None:
     """A child that outlives its parent's TERM is killed as soon as the parent is gone."""
     async with witness(tmp_path) as reader:
-        handler = build("ends on TERM, its child does not", timeout=0.5, kill_after=60)
-        assert (await handler.run(job())).error == "timed out after 0.5s"
+        handler = build("ends on TERM, its child does not", timeout=1.5, kill_after=60)
+        assert (await handler.run(job())).error == "timed out after 1.5s"
         assert await reader.read() == b"up\n"
 
 

@@ -30,7 +30,7 @@ from daemon.schema import faults_of_line
 from daemon.store import Store
 from daemon.store.opening import open_store
 
-DEADLINE = 20
+DEADLINE = 60
 Answer = TypeVar("Answer")
 
 
