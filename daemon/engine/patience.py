@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from itertools import takewhile
 
 from msgspec.structs import replace
 
@@ -78,7 +79,10 @@ class Patience:
         for watch, triggers in due.items():
             self._over[watch].append((self._inbox.barrier(watch), triggers))
         for over in self._over.values():
-            while over and over[0][0].is_passed():
+            # All of them are asked, though they pass in order: each notes what it waits for when it
+            # is asked first. One after the other, under load, they would come faster than they go.
+            passed = [barrier.is_passed() for barrier, _ in over]
+            for _ in takewhile(bool, passed):
                 self._put_back(over.popleft()[1])
         if self._waiting:
             first = 0.0 if any(self._over.values()) else self._queue[0][0] - now
