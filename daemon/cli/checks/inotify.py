@@ -81,7 +81,8 @@ def examine_limits(
     """Whether the watchers of these roots fit beside what is in use."""
     watches = sum(extent.directories for extent in extents)
     yield _compare("max_user_watches", watches, used.watches, limits)
-    yield _compare("max_user_instances", len(roots), used.instances, limits)
+    # One more tells the daemon of requests.
+    yield _compare("max_user_instances", len(roots) + 1, used.instances, limits)
 
 
 def examine_extent(name: str, extent: Extent) -> Finding:
